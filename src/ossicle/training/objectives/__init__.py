@@ -1,0 +1,6 @@
+"""What a stage can minimise. Name → `module:Class`."""
+
+NAMES = {
+    "next_token": "next_token:NextToken",
+    "timelines": "timelines:Timelines",
+}
