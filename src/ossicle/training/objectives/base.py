@@ -35,7 +35,7 @@ class StageContext:
     """What an objective may look at.
 
     Attributes:
-        model: The whole model (`AudioLM`), already on the device; its parts are `model.get_submodule("streams.x.encoder")`.
+        model: The whole model (`AudioLM`), on the device; its parts are `model.get_submodule("streams.x.encoder")`.
         processor: Its `AudioProcessor`.
         recipe: The resolved recipe.
         stage: The stage that runs; `stage.micro_batch_size` items go into each `batch(step)`.
