@@ -1,0 +1,83 @@
+"""`cnn`: token counts, padding and batch invariance, a naive log-mel, gradients, edges."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ossicle.encoders.base import build_encoder
+from ossicle.encoders.cnn import CnnConfig, CnnEncoder, log_mel, mel_filters
+
+
+def tiny(**settings: object) -> CnnEncoder:
+    torch.manual_seed(0)
+    encoder = CnnEncoder(CnnConfig(channels=(4, 4, 8, 8), dim=16, depth=2, heads=2, num_mels=32, **settings)).eval()
+    for module in encoder.modules():  # as after training: zeros are no fixed point
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+            torch.nn.init.normal_(module.bias, 0.2, 0.5)
+    return encoder
+
+
+def test_log_mel_equals_a_frame_by_frame_one() -> None:
+    samples = torch.randn(1, 1700, generator=torch.Generator().manual_seed(1)) * 0.1
+    got = log_mel(samples, 64)[0]
+    assert got.shape == (11, 64)
+    padded = np.concatenate([np.zeros(120), samples[0].numpy(), np.zeros(600)])
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
+    filters = mel_filters(64).numpy()
+    for frame in (0, 5, 10):
+        spectrum = np.abs(np.fft.rfft(padded[frame * 160 : frame * 160 + 400] * hann, 512)) ** 2
+        want = (np.log10(np.maximum(spectrum @ filters, 1e-8)) + 8) / 2
+        np.testing.assert_allclose(got[frame].numpy(), want, atol=2e-4)
+
+
+def test_silence_is_zero() -> None:
+    assert log_mel(torch.zeros(1, 800), 64).abs().max() == 0
+
+
+@pytest.mark.parametrize("layers", ["last", "all", [0, -1]])
+def test_counts_are_exact_and_padding_and_batch_do_not_matter(layers: object) -> None:
+    encoder = tiny(layers=layers, window_s=1.0)
+    lengths = torch.tensor([1, 159, 161, 1280, 1281, 16000, 16001, 40000])
+    audio = torch.randn(len(lengths), 41000, generator=torch.Generator().manual_seed(2)) * 0.2
+    for row, length in enumerate(lengths):
+        audio[row, length:] = 0
+    with torch.no_grad():
+        together = encoder(audio, lengths)
+        for row, length in enumerate(lengths.tolist()):
+            alone = encoder(audio[row : row + 1, :length], lengths[row : row + 1])
+            count = encoder.config.num_tokens(length)
+            assert alone.values.shape == (1, count, encoder.facts.dim)
+            assert int(together.counts()[row]) == count
+            torch.testing.assert_close(together.values[row, :count], alone.values[0], atol=2e-5, rtol=1e-4)
+    assert together.rate_hz == 12.5
+
+
+def test_a_sound_changes_only_tokens_of_its_own_window() -> None:
+    encoder = tiny(window_s=1.0)
+    audio = torch.randn(1, 32000, generator=torch.Generator().manual_seed(3)) * 0.1
+    changed = audio.clone()
+    changed[0, 20000:24000] *= 5
+    with torch.no_grad():
+        first, second = (encoder(x, torch.tensor([32000])).values[0] for x in (audio, changed))
+    assert torch.equal(first[:13], second[:13])
+    assert (first[13:] - second[13:]).abs().max() > 1e-3
+
+
+def test_every_parameter_learns_and_the_future_batch_does_not() -> None:
+    encoder = tiny().train()
+    audio = (torch.randn(2, 16000) * 0.1).requires_grad_()
+    encoder(audio, torch.tensor([16000, 8000])).values[:, :3].square().sum().backward()
+    assert all(p.grad is not None and math.isfinite(p.grad.norm()) for p in encoder.parameters())
+    assert audio.grad is not None and audio.grad[1, 8200:].abs().max() == 0
+
+
+def test_defaults_are_nanos() -> None:
+    encoder = build_encoder({"kind": "cnn"})
+    assert (encoder.facts.dim, encoder.facts.rate_hz, encoder.facts.max_seconds) == (192, 12.5, 10.0)
+    assert sum(p.numel() for p in encoder.parameters()) < 1.6e6
