@@ -13,7 +13,6 @@ strides instead of average pooling, no global pooling, self-attention on top.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import ClassVar
 
 import torch
@@ -21,6 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ossicle.audio import chunk
+from ossicle.audio.features import log_mel
 from ossicle.encoders.base import Encoder, EncoderConfig
 from ossicle.types import EncoderFacts
 
@@ -28,9 +28,6 @@ HOP_SAMPLES = 160
 TIME_STRIDES = (2, 2, 2, 1)
 FRAMES_PER_TOKEN = 8
 FRAME_RATE_HZ = 100.0
-WINDOW_SAMPLES = 400
-FFT_SIZE = 512
-POWER_FLOOR = 1e-8
 
 
 class CnnConfig(EncoderConfig):
@@ -74,30 +71,6 @@ class CnnConfig(EncoderConfig):
     def window_tokens(self, num_samples: int) -> int:
         """Return a token for every 8 frames begun."""
         return chunk.ceil_div(chunk.ceil_div(num_samples, HOP_SAMPLES), FRAMES_PER_TOKEN)
-
-
-@cache
-def mel_filters(num_mels: int) -> Tensor:
-    """Return (257, F) Slaney mel filters up to 8 kHz."""
-    from transformers.audio_utils import mel_filter_bank
-
-    filters = mel_filter_bank(FFT_SIZE // 2 + 1, num_mels, 0.0, 8000.0, 16000, norm="slaney", mel_scale="slaney")
-    return torch.from_numpy(filters).float()
-
-
-def log_mel(windows: Tensor, num_mels: int) -> Tensor:
-    """Return (W, T, F) log-mel energies, one frame for every 10 ms begun, from (W, S) samples.
-
-    A frame is 25 ms around the middle of its 10 ms. The scale is (log10(power) + 8) / 2, so that digital silence is 0.
-    """
-    num_frames = chunk.ceil_div(windows.shape[1], HOP_SAMPLES)
-    left = (WINDOW_SAMPLES - HOP_SAMPLES) // 2
-    right = num_frames * HOP_SAMPLES + left - windows.shape[1]
-    frames = nn.functional.pad(windows.float(), (left, right)).unfold(1, WINDOW_SAMPLES, HOP_SAMPLES)  # (W, T, 400)
-    hann = torch.hann_window(WINDOW_SAMPLES, device=windows.device)
-    power = torch.fft.rfft(frames * hann, FFT_SIZE).abs().square()  # (W, T, 257)
-    energies = power @ mel_filters(num_mels).to(windows.device)
-    return (energies.clamp_min(POWER_FLOOR).log10() + 8) / 2
 
 
 class ConvBlock(nn.Module):
@@ -161,10 +134,9 @@ class CnnEncoder(Encoder):
         self.norm = nn.LayerNorm(config.dim)
 
     def features(self, windows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (W, T, F) log-mel with digital silence at 0, and the real frames (W,) of each window."""
-        mel = log_mel(windows, self.config.num_mels)
-        counts = (lengths + HOP_SAMPLES - 1) // HOP_SAMPLES
-        return mel * chunk.prefix_mask(counts, mel.shape[1])[..., None], counts
+        """Return (W, T, F) log-mel, scaled so that digital silence is 0, and the real frames (W,) of each window."""
+        mel = log_mel(windows, lengths, num_mels=self.config.num_mels, hop_samples=HOP_SAMPLES).transpose(1, 2)
+        return (mel + 8) / 2, (lengths + HOP_SAMPLES - 1) // HOP_SAMPLES
 
     def encode_features(self, mel: Tensor, counts: Tensor) -> Tensor:
         """Return (W, N, D) from log-mel frames (W, T, F) and the real frames (W,) of each window."""

@@ -1,0 +1,97 @@
+"""Folders of recordings with a `manifest.jsonl`: one JSON object per clip, `path` relative to the folder.
+
+    ROOT/esc10/manifest.jsonl      {"path": "audio/….ogg", "label": "rain", "fold": 1, …}
+    ROOT/fsdd/manifest.jsonl       {"path": "audio/….flac", "label": 7, "transcript": "seven", "speaker": "jackson", …}
+
+Columns that every set may have are read into `Clip`; the others are kept in `Clip.extra`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ossicle.data.clip import Clip
+from ossicle.errors import DataError
+
+MANIFEST = "manifest.jsonl"
+LICENCES = {
+    "esc10": "CC BY 3.0",
+    "fsdd": "CC BY-SA 4.0",
+    "ravdess": "CC BY-NC-SA 4.0",
+    "emodb_2s": "CC0 1.0",
+    "librispeech_other100": "CC BY 4.0",
+    "librispeech_gender251": "CC BY 4.0",
+    "kathleen_arctic300": "CC0 1.0",
+    "nonverbal_vocal": "CC BY-NC-ND 4.0",
+    "berklee_sounds": "CC BY 3.0",
+    "sonicpi_samples": "CC0 1.0",
+    "salamander_piano_notes": "CC BY 3.0",
+}
+"""Licence of each set as its owner states it; a `license` or `licence` column wins."""
+OPEN_LICENCES = ("CC0", "CC BY 3", "CC BY 4", "CC BY-SA")
+"""Beginnings of the licences under which recordings may teach weights that are passed on."""
+
+_GROUP_COLUMNS = ("group", "speaker", "sound_group", "fold")
+_KNOWN = {"path", "duration_s", "label", "labels", "transcript", "speaker", "gender", "emotion", "language", "pitch"}
+_KNOWN |= {"split", "license", "licence", "attribution", "start_s", "group"}
+
+
+def may_train(clip: Clip) -> bool:
+    """Return whether the clip's licence lets it teach weights that are passed on."""
+    return clip.licence is not None and clip.licence.startswith(OPEN_LICENCES)
+
+
+def sets(root: Path) -> list[str]:
+    """Return the names of the sets under a root: its folders with a manifest."""
+    return sorted(path.parent.name for path in root.glob(f"*/{MANIFEST}"))
+
+
+def read_set(folder: Path) -> list[Clip]:
+    """Return the clips of one folder with a manifest, in its order.
+
+    Raises:
+        DataError: No manifest, or a line that is not an object with a `path` (with its line number).
+    """
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise DataError(f"{folder}: no {MANIFEST}; expected a folder with one JSON object per clip and line")
+    lines = manifest.read_text(encoding="utf-8").splitlines()
+    return [_clip(folder, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def read_sets(root: Path, names: Iterable[str]) -> list[Clip]:
+    """Return the clips of several sets under a root."""
+    return [clip for name in names for clip in read_set(root / name)]
+
+
+def _clip(folder: Path, number: int, line: str) -> Clip:
+    where = f"{folder / MANIFEST}:{number}"
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON ({error.msg}); expected one object per line") from None
+    if not isinstance(row, dict) or not isinstance(row.get("path"), str):
+        raise DataError(f"{where}: expected an object with a text 'path', got {line[:60]!r}")
+    labels = row.get("labels", row.get("label", ()))
+    group = next((row[column] for column in _GROUP_COLUMNS if row.get(column) is not None), None)
+    return Clip(
+        path=folder / row["path"],
+        source=folder.name,
+        start_s=float(row.get("start_s", 0.0)),
+        duration_s=row.get("duration_s"),
+        labels=tuple(str(label) for label in labels) if isinstance(labels, list | tuple) else (str(labels),),
+        group=None if group is None else str(group),
+        licence=row.get("licence", row.get("license", LICENCES.get(folder.name))),
+        extra={key: value for key, value in row.items() if key not in _KNOWN},
+        **{key: _text(row.get(key)) for key in _TEXTS},
+    )
+
+
+_TEXTS = ("transcript", "speaker", "gender", "emotion", "language", "pitch", "split", "attribution")
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
