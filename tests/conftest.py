@@ -1,4 +1,7 @@
-"""Settings that all tests share: where real recordings and reference numbers lie, and one thread for each process."""
+"""Settings that all tests share: where real recordings and reference numbers lie, and when skipping is no answer.
+
+With OSSICLE_REQUIRE_COMPONENTS=1 a test that would be skipped for want of a component (espeak-ng, an extra) fails.
+"""
 
 from __future__ import annotations
 
@@ -28,3 +31,28 @@ def data_root() -> Path:
 def golden_root() -> Path:
     """Numbers computed by the papers' official code; the test is skipped where they are absent."""
     return _folder("OSSICLE_GOLDEN")
+
+
+MAY_BE_ABSENT = ("OSSICLE_DATA", "OSSICLE_GOLDEN", "CUDA")
+"""Reasons to skip that stand even where components are required."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Turn the skip of a test into a failure where components are required."""
+    return _required((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """The same for a module that skips as a whole."""
+    return _required((yield))
+
+
+def _required(report):
+    reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple) else ""
+    required = os.environ.get("OSSICLE_REQUIRE_COMPONENTS") == "1"
+    if required and reason and not hasattr(report, "wasxfail") and not any(name in reason for name in MAY_BE_ABSENT):
+        report.outcome = "failed"
+        report.longrepr = f"a component is missing where all are required: {reason}"
+    return report
