@@ -1,0 +1,116 @@
+"""One sample: a conversation about zero or more audios.
+
+    {"messages": [{"role": "user", "content": "<audio>What is this?"}, {"role": "assistant", "content": "Rain."}],
+     "audios": ["rain.wav"]}
+
+One `<audio>` tag per audio, in order. Source: the messages form of ms-swift, which other tools read too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ossicle.errors import DataError
+from ossicle.types import SAMPLE_RATE_HZ, Waveform
+
+AUDIO_TAG = "<audio>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioRef:
+    """A recording on disk, or a span of one; decoded when it is needed.
+
+    Attributes:
+        path: The file.
+        start_s: Where the span begins.
+        end_s: Where it ends; None = the end of the file.
+    """
+
+    path: Path
+    start_s: float = 0.0
+    end_s: float | None = None
+
+    def load(self) -> Waveform:
+        """Decode to 16 kHz mono.
+
+        Raises:
+            AudioError: Not there, or not decodable.
+        """
+        from ossicle.audio.io import read_audio
+
+        duration_s = None if self.end_s is None else self.end_s - self.start_s
+        return read_audio(self.path, start_s=self.start_s, duration_s=duration_s)
+
+    def identity(self) -> str:
+        """Return what changes when the audio does, without decoding it."""
+        facts = self.path.stat()
+        return f"{self.path.resolve()}|{facts.st_size}|{facts.st_mtime_ns}|{self.start_s}|{self.end_s}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A conversation and its audios.
+
+    Attributes:
+        messages: Mappings with `role` (system, user, assistant) and `content` (text with `<audio>` tags).
+        audios: One for each tag, in order: on disk, or in memory.
+        id: Name for messages to people: `file:line`, or generator and number.
+        label: The plain class behind the answer, where there is one.
+    """
+
+    messages: tuple[dict[str, str], ...]
+    audios: tuple[AudioRef | Waveform, ...] = ()
+    id: str = ""
+    label: str | None = None
+
+    def without_audio(self) -> Sample:
+        """Return the same conversation with tags and audios taken out."""
+        silent = tuple({**turn, "content": turn["content"].replace(AUDIO_TAG, "").lstrip()} for turn in self.messages)
+        return replace(self, messages=silent, audios=())
+
+
+def question(text: str, answer: str, audios: Sequence[AudioRef | Waveform], **more: str | None) -> Sample:
+    """Return the usual sample: every audio, then one question, then its answer.
+
+    Example:
+        >>> question("What is this?", "Rain.", []).messages[1]["content"]
+        'Rain.'
+    """
+    turns = (
+        {"role": "user", "content": AUDIO_TAG * len(audios) + text},
+        {"role": "assistant", "content": answer},
+    )
+    return Sample(messages=turns, audios=tuple(audios), **more)  # type: ignore[arg-type]
+
+
+def check(sample: Sample) -> Sample:
+    """Return the sample if its tags and roles fit.
+
+    Raises:
+        DataError: Another number of tags than audios, no assistant turn, or an unknown role.
+    """
+    tags = sum(turn["content"].count(AUDIO_TAG) for turn in sample.messages)
+    if tags != len(sample.audios):
+        raise DataError(f"{tags} {AUDIO_TAG} tags for {len(sample.audios)} audios")
+    strange = {turn["role"] for turn in sample.messages} - {"system", "user", "assistant"}
+    if strange:
+        raise DataError(f"role '{sorted(strange)[0]}', expected system, user or assistant")
+    if not any(turn["role"] == "assistant" for turn in sample.messages):
+        raise DataError("no assistant turn to learn from")
+    return sample
+
+
+def waveform(audio: AudioRef | Waveform) -> Waveform:
+    """Return the audio in memory."""
+    return audio.load() if isinstance(audio, AudioRef) else audio
+
+
+def identity(audio: AudioRef | Waveform) -> str:
+    """Return a hash that changes when the audio does."""
+    if isinstance(audio, AudioRef):
+        return hashlib.blake2b(audio.identity().encode(), digest_size=16).hexdigest()
+    rate = "" if audio.sample_rate_hz == SAMPLE_RATE_HZ else f"@{audio.sample_rate_hz}"
+    return hashlib.blake2b(audio.samples.tobytes(), digest_size=16).hexdigest() + rate
