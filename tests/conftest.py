@@ -56,3 +56,30 @@ def _required(report):
         report.outcome = "failed"
         report.longrepr = f"a component is missing where all are required: {reason}"
     return report
+
+
+@pytest.fixture(scope="session")
+def core_site(tmp_path_factory) -> Path:
+    """A folder that holds exactly the core dependencies of ossicle, as links: what `pip install ossicle` brings."""
+    from importlib.metadata import distribution
+
+    from packaging.requirements import Requirement
+
+    folder = tmp_path_factory.mktemp("core-site")
+    seen, waiting = set(), ["ossicle"]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        found = distribution(name)
+        for line in found.requires or []:
+            wanted = Requirement(line)
+            if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
+                waiting.append(wanted.name.lower().replace("_", "-"))
+        tops = {part.parts[0] for part in found.files or [] if part.parts[0] not in ("..", "__pycache__")}
+        for top in tops if name != "ossicle" else ():
+            link = folder / top
+            if not link.exists():
+                link.symlink_to(Path(found.locate_file(top)))
+    return folder
