@@ -95,9 +95,10 @@ def _timeline(
     else:
         left = round(duration_s * SAMPLE_RATE_HZ) - sum(lengths) - sum(between)
         if left < 0 or duration_s <= 0:
+            need_s = (sum(lengths) + sum(between)) / SAMPLE_RATE_HZ
             raise DataError(
-                f"scene: {len(lengths)} events need {(sum(lengths) + sum(between)) / SAMPLE_RATE_HZ:.2f} s with gaps, but "
-                f"duration_s is {duration_s}; use fewer or shorter events, shorter gaps, or a longer scene"
+                f"scene: {len(lengths)} events need {need_s:.2f} s with gaps, but duration_s is {duration_s}; "
+                "use fewer or shorter events, shorter gaps, or a longer scene"
             )
         spread = [int(share * left) for share in rng.dirichlet(np.ones(len(lengths) + 1))]
         gaps = [spread[0], *map(add, spread[1:], [*between, 0])]

@@ -196,7 +196,7 @@ TONAL = [
         },
     ),
     Source(
-        name="guitar",
+        name="plucked string",
         spoken="a plucked string",
         family="tonal",
         synthesise=_string,
