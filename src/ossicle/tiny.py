@@ -1,0 +1,62 @@
+"""Tiny parts for tests and examples: every encoder and connector at a size that builds in milliseconds.
+
+    for kind, spec in TINY_ENCODERS.items(): build_encoder(spec)
+
+Random weights, real mechanics. Whoever adds an encoder or connector adds a line here, and the generic tests cover it.
+Source: our choice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ossicle.encoders.base import Encoder
+
+TINY_ENCODERS: dict[str, dict[str, Any]] = {
+    "cnn": {"kind": "cnn", "window_s": 2.0, "num_mels": 16, "channels": [4, 4, 8, 8], "dim": 16, "heads": 2},
+    "whisper": {
+        "kind": "whisper",
+        "window_s": 2.0,
+        "architecture": {
+            "d_model": 16,
+            "encoder_layers": 3,
+            "encoder_attention_heads": 2,
+            "encoder_ffn_dim": 24,
+            "num_mel_bins": 16,
+        },
+    },
+    "ast": {
+        "kind": "ast",
+        "window_s": 1.0,
+        "architecture": {
+            "hidden_size": 16,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "intermediate_size": 24,
+            "num_mel_bins": 32,
+        },
+    },
+}
+"""Kind of encoder to a spec with random weights and a window of one or two seconds."""
+
+TINY_CONNECTORS: dict[str, dict[str, Any]] = {
+    "mlp": {"kind": "mlp", "hidden": 24},
+}
+"""Kind of connector to a spec."""
+
+
+def tiny_encoder(kind: str, **changes: Any) -> Encoder:
+    """Return a tiny encoder in evaluation mode.
+
+    Args:
+        kind: A name of `ossicle list encoders`.
+        changes: Fields of its config that differ from the tiny spec.
+
+    Example:
+        >>> tiny_encoder("whisper", layers="all").facts.dim
+        48
+    """
+    from ossicle.encoders.base import build_encoder
+
+    return build_encoder({**TINY_ENCODERS[kind], **changes}).eval()
