@@ -68,7 +68,7 @@ def test_out_of_memory_names_three_knobs(verb, capsys):
     verb(_raise(MemoryError()))
     app.run(["probe"])
     err = capsys.readouterr().err
-    assert all(knob in err for knob in ("fewer clips", "--dtype bfloat16", "fewer audio tokens"))
+    assert all(knob in err for knob in ("fewer clips", "--dtype bf16", "fewer audio tokens"))
 
 
 @pytest.mark.parametrize(

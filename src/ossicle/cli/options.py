@@ -1,36 +1,27 @@
 """Options that several verbs share, so that they read the same everywhere.
 
 Example:
-    def ask(clips: list[str], json: JsonOption = False, device: DeviceOption = Device.auto) -> None: ...
+    def ask(clips: list[str], json: JsonOption = False, device: DeviceOption = "auto") -> None: ...
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-
-class Device(StrEnum):
-    """Where to compute; `auto` takes CUDA, else Apple's MPS, else the CPU."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
+SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
-class Dtype(StrEnum):
-    """Number format of weights and activations; `auto` follows the device and the checkpoint."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
+def _short(dtype: str) -> str:
+    """Return torch's name of a number format as the short one."""
+    return SHORT.get(dtype, dtype)
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object.")]
-DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
-DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Number format.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, mps.")]
+DtypeOption = Annotated[
+    str, typer.Option("--dtype", callback=_short, help="Number format of the weights: auto, fp32, bf16, fp16.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="A model folder, or a model that ships: nano.")]

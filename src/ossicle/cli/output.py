@@ -28,7 +28,7 @@ STOPPED = 130
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|cannot allocate memory", re.I)
 MEMORY_HELP = (
     "out of memory; three things help: shorter or fewer clips at once (in training a smaller batch with more "
-    "accumulation), --dtype bfloat16, and a connector that gives fewer audio tokens (pool, stack)"
+    "accumulation), --dtype bf16, and a connector that gives fewer audio tokens (pool, stack)"
 )
 USERS_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EISDIR,
               errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EADDRINUSE, errno.EMFILE}  # fmt: skip
@@ -93,10 +93,9 @@ def boundary(*, debug: bool = False, as_json: bool = False) -> Iterator[Status]:
         as_json: Keep stdout for `emit` alone.
     """
     status = Status()
-    _quiet(debug)
     _Streams.results, _Streams.noted = (sys.stdout if as_json else None), None
     try:
-        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        with _quiet(debug), contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
             yield status
         sys.stdout.flush()
     except BrokenPipeError:
@@ -149,26 +148,32 @@ def _usage(error: Any) -> str:
     return f"{error.format_message().rstrip('.')}; see '{path} --help'"
 
 
-def _quiet(debug: bool) -> None:
+@contextlib.contextmanager
+def _quiet(debug: bool) -> Iterator[None]:
     """Keep libraries' chatter off the terminal, and show our own log records from WARNING up."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "info" if debug else "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if not debug and not sys.warnoptions and "PYTEST_CURRENT_TEST" not in os.environ:
-        warnings.simplefilter("ignore")
-    logger = logging.getLogger("ossicle")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(_Line())
-        logger.addHandler(handler)
-        logger.propagate = "PYTEST_CURRENT_TEST" in os.environ
+    logger, handler = logging.getLogger("ossicle"), _Notes()
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
     logger.setLevel(logging.INFO if debug else logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            if not debug and not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
-class _Line(logging.Formatter):
-    """`ossicle: warning: …`, like every other line on stderr."""
+class _Notes(logging.Handler):
+    """Log records read `ossicle: warning: …`, like every other line on stderr."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        return f"ossicle: {record.levelname.lower()}: {super().format(record)}"
+    def emit(self, record: logging.LogRecord) -> None:
+        note(f"ossicle: {record.levelname.lower()}: {self.format(record)}")
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,114 @@
+"""`ossicle ask AUDIO… [QUESTION]`: one answer per clip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ossicle.cli import output
+from ossicle.cli.clips import read_clips, split_question
+from ossicle.cli.options import DeviceOption, DtypeOption, JsonOption, ModelOption
+
+if TYPE_CHECKING:
+    from ossicle.inference.engine import Answer, Engine
+    from ossicle.types import Waveform
+
+BATCH = 16
+
+app = typer.Typer()
+
+
+@app.command(context_settings={"ignore_unknown_options": False})
+def command(
+    words: Annotated[list[str], typer.Argument(metavar="AUDIO... [QUESTION]", help="Files, folders, globs, or - .")],
+    model: ModelOption = "nano",
+    json: JsonOption = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Show what each stream heard and what fired.")] = False,
+    when: Annotated[bool, typer.Option("--when", help="Show when it listened: attention over seconds.")] = False,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 64,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+) -> None:
+    """Ask a question about recordings; one answer per clip.
+
+    The last word is the question; without one it is "What do you hear?".
+
+    Example: ossicle ask clip.wav "How many sounds are there?"
+    """
+    audio, question = split_question(words)
+    clips = read_clips(audio)
+    for row in clips.skipped:
+        output.warn(f"skipped: {row['reason']}")
+
+    from ossicle.inference.engine import load
+
+    engine = load(model, device=device, dtype=dtype)
+    output.note(f"ossicle: {engine.setting}")
+    rows = [
+        _row(engine, wave, question, answer, trace=trace, when=when)
+        for wave, answer in _answers(engine, clips.waveforms, question, max_new_tokens)
+    ]
+    result = _result(engine, rows, many=len(rows) > 1 or len(clips.waveforms) + len(clips.skipped) > 1)
+    if clips.skipped:
+        result["skipped"] = clips.skipped
+    output.emit(result, json=json, text="\n".join(_lines(rows)))
+
+
+def _answers(
+    engine: Engine, waves: Sequence[Waveform], question: str, max_new_tokens: int
+) -> Iterator[tuple[Waveform, Answer]]:
+    """Yield every clip with its answer, a batch at a time, with a progress bar when there are many."""
+    from tqdm import tqdm
+
+    with tqdm(total=len(waves), unit="clip", disable=len(waves) <= BATCH) as bar:
+        for start in range(0, len(waves), BATCH):
+            batch = waves[start : start + BATCH]
+            said = engine.answer([(wave, question) for wave in batch], max_new_tokens=max_new_tokens)
+            bar.update(len(batch))
+            yield from zip(batch, said, strict=True)
+
+
+def _row(engine: Engine, wave: Waveform, question: str, answer: Answer, *, trace: bool, when: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "answer": answer.text,
+        "audio": {
+            "path": wave.name,
+            "duration_s": round(wave.duration_s, 3),
+            "tokens": answer.audio_tokens,
+            "truncated": wave.truncated,
+        },
+        "timing_s": {stage: answer.timing_s.get(stage, 0.0) for stage in ("encode", "prefill", "decode")},
+    }
+    if wave.truncated:
+        row["audio"]["lost_s"] = round(wave.lost_s, 3)
+    if trace:
+        row["trace"] = engine.trace(wave, question)
+    if when:
+        row["when"] = engine.when(wave, question, answer.text)
+    return row
+
+
+def _result(engine: Engine, rows: list[dict[str, Any]], *, many: bool) -> dict[str, Any]:
+    """Return what `--json` prints: the first clip's answer on top, all of them under `answers`."""
+    stages = ("encode", "prefill", "decode")
+    result = {
+        **rows[0],
+        "model": engine.name,
+        "audio": [row["audio"] for row in rows],
+        "timing_s": {"load": engine.load_s, **{stage: rows[0]["timing_s"][stage] for stage in stages}},
+    }
+    if many:
+        result["answers"] = [{"path": row["audio"]["path"], **row} for row in rows]
+    return result
+
+
+def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
+    for row in rows:
+        prefix = f"{row['audio']['path']}: " if len(rows) > 1 else ""
+        yield f"{prefix}{row['answer']}"
+        for line in row.get("trace", {}).get("lines", []):
+            yield f"    {line}"
+        for second in row.get("when", {}).get("seconds", []):
+            yield f"    {second['start_s']:6.1f} s  {'▇' * round(40 * second['weight'])} {second['weight']:.2f}"

@@ -1,0 +1,93 @@
+"""`ask` and `chat` on a tiny random model: what reaches stdout and what `--json` holds."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+
+import pytest
+
+from ossicle.cli.app import run
+
+
+def _ask(capsys, *words):
+    code = run(["ask", *map(str, words), "--max-new-tokens", "4"])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_json_holds_what_the_contract_names(tiny_model, clip, capsys):
+    code, out, err = _ask(capsys, clip, "what is it", "--model", tiny_model, "--json", "--device", "cpu")
+    assert code == 0, err
+    result = json.loads(out)
+    assert {"answer", "model", "audio", "timing_s"} <= set(result)
+    assert "answers" not in result
+    (audio,) = result["audio"]
+    assert audio["path"] == str(clip)
+    assert audio["duration_s"] == 1.0
+    assert audio["tokens"] > 0
+    assert audio["truncated"] is False
+    assert set(result["timing_s"]) == {"load", "encode", "prefill", "decode"}
+    assert err.count("device cpu") == 1
+
+
+def test_several_clips_give_several_answers(tiny_model, clip, capsys):
+    shutil.copy(clip, clip.with_name("b.wav"))
+    clip.with_name("c.wav").write_bytes(b"no audio at all")
+    code, out, err = _ask(capsys, clip.parent, "--model", tiny_model, "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert [row["path"].rsplit("/", 1)[-1] for row in result["answers"]] == ["b.wav", "tone.wav"]
+    assert result["answers"][0]["answer"] == result["answers"][1]["answer"]
+    assert len(result["audio"]) == 2
+    assert len(result["skipped"]) == 1
+    assert "skipped" in err
+
+
+def test_text_is_the_answer_alone(tiny_model, clip, capsys):
+    code, out, _ = _ask(capsys, clip, "--model", tiny_model)
+    assert code == 0
+    assert out.count("\n") == 1
+    shutil.copy(clip, clip.with_name("b.wav"))
+    _, out, _ = _ask(capsys, clip, clip.with_name("b.wav"), "--model", tiny_model)
+    assert [line.split(": ")[0].rsplit("/", 1)[-1] for line in out.splitlines()] == ["tone.wav", "b.wav"]
+
+
+def test_a_truncated_file_is_answered_with_one_warning(tiny_model, clip, capsys):
+    damaged = clip.with_name("damaged.wav")
+    damaged.write_bytes(clip.read_bytes()[:16044])
+    code, out, err = _ask(capsys, damaged, "--model", tiny_model, "--json")
+    assert code == 0
+    assert json.loads(out)["audio"][0]["truncated"] is True
+    assert sum("damaged" in line for line in err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("what", ["missing.wav", "text.wav", "empty.wav"])
+def test_what_is_no_recording_is_one_line_and_two(tiny_model, tmp_path, capsys, what):
+    (tmp_path / "text.wav").write_text("this is no audio " * 50)
+    (tmp_path / "empty.wav").write_bytes(b"")
+    code, out, err = _ask(capsys, tmp_path / what, "What?", "--model", tiny_model)
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert what in err
+
+
+@pytest.mark.parametrize("option", [["--model", "no-such-folder"], ["--device", "abacus"], ["--dtype", "fp3"]])
+def test_wrong_options_are_one_line_and_two(clip, tiny_model, capsys, option):
+    model = [] if "--model" in option else ["--model", tiny_model]
+    code, out, err = _ask(capsys, clip, "What?", *model, *option)
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert option[1] in err
+
+
+def test_a_conversation_is_streamed_turn_by_turn(tiny_model, clip, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("what is it\nand then\n\nnever asked\n"))
+    assert run(["chat", str(clip), "--model", str(tiny_model), "--max-new-tokens", "4"]) == 0
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 2
+    assert "tone.wav (1.0 s)" in err
