@@ -1,0 +1,238 @@
+"""Load a model and ask it: the one way from a recording and a question to an answer.
+
+    load(name or folder) ──► Engine ──answer──► prompt ──► AudioLM.generate ──► Answer
+
+Questions about one clip share its encoding; questions are answered in batches, longest audio last.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TextIteratorStreamer
+
+from ossicle.audio.io import load_audio
+from ossicle.errors import CheckpointError, ConfigError
+from ossicle.model import AudioLM
+from ossicle.processor import AudioProcessor
+from ossicle.types import Waveform
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_QUESTION = "What do you hear?"
+BUNDLED = ("nano",)
+"""Models that ship in the wheel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the model said.
+
+    Attributes:
+        text: The answer.
+        tokens: Number of tokens generated.
+        audio_tokens: Audio tokens the decoder could hear.
+        timing_s: Seconds spent: `encode`, `prefill`, `decode` (shared by all answers of one batch).
+    """
+
+    text: str
+    tokens: int
+    audio_tokens: int = 0
+    timing_s: dict[str, float] = field(default_factory=dict)
+
+
+class Engine:
+    """A model, its processor, and where they run."""
+
+    def __init__(self, model: AudioLM, processor: AudioProcessor, *, name: str = "model", load_s: float = 0.0) -> None:
+        self.model = model.eval()
+        self.processor = processor
+        self.name = name
+        self.load_s = load_s
+
+    @property
+    def setting(self) -> str:
+        """One line: device, dtype and attention backend."""
+        attention = self.model.language_model.config._attn_implementation
+        return f"device {self.model.device}, {str(self.model.dtype).removeprefix('torch.')}, attention {attention}"
+
+    def prompt(self, question: str, *, clips: int = 1) -> list[dict[str, Any]]:
+        """Return the conversation of one question about some clips."""
+        return [{"role": "user", "content": "<audio>" * clips + question}]
+
+    @torch.inference_mode()
+    def answer(
+        self,
+        items: Sequence[tuple[Any, str]],
+        *,
+        max_new_tokens: int = 64,
+        batch_size: int = 16,
+        **generation: Any,
+    ) -> list[Answer]:
+        """Answer questions about clips, in the order given.
+
+        Args:
+            items: (clip, question); a clip is a path, a `Waveform`, bytes, or None to ask without audio.
+            max_new_tokens: At most this many tokens per answer.
+            batch_size: Questions generated at once.
+            **generation: As in transformers' `generate` (`do_sample`, `temperature`, …); greedy by default.
+
+        Raises:
+            AudioError: A clip that cannot be read.
+
+        Example:
+            >>> load("nano").answer([("clip.wav", "What do you hear?")])[0].text  # doctest: +SKIP
+        """
+        waves = {
+            id(clip): clip if isinstance(clip, Waveform) else load_audio(clip) for clip, _ in items if clip is not None
+        }
+        seconds = [waves[id(clip)].duration_s if clip is not None else 0.0 for clip, _ in items]
+        order = sorted(range(len(items)), key=lambda i: seconds[i])
+        answers: dict[int, Answer] = {}
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            said = self._answer_batch(
+                [(waves.get(id(items[i][0])) if items[i][0] is not None else None, items[i][1]) for i in batch],
+                max_new_tokens=max_new_tokens,
+                **generation,
+            )
+            answers.update(zip(batch, said, strict=True))
+        return [answers[i] for i in range(len(items))]
+
+    def _answer_batch(self, items: Sequence[tuple[Waveform | None, str]], **generation: Any) -> list[Answer]:
+        """Answer one batch; a clip that several questions share is encoded once."""
+        distinct = list({id(wave): wave for wave, _ in items if wave is not None}.values())
+        conversations = [self.prompt(question, clips=wave is not None) for wave, question in items]
+        inputs = self.processor.chat(conversations, audio=[wave for wave, _ in items if wave is not None])
+        ids, mask = (inputs[key].to(self.model.device) for key in ("input_ids", "attention_mask"))
+        began = time.perf_counter()
+        counts = [0] * len(items)
+        heard: dict[str, Any] = {}
+        if distinct:
+            position = {id(wave): row for row, wave in enumerate(distinct)}
+            which = torch.tensor([position[id(wave)] for wave, _ in items if wave is not None])
+            connected = self.model.connect(self.encode(distinct))
+            connected = {name: t.with_values(t.values[which], valid=t.valid[which]) for name, t in connected.items()}
+            memory, placement = self.model.remember(ids, mask, connected)
+            heard = {"audio_memory": memory, "position_ids": placement.positions}
+            for clip, row in enumerate(placement.rows.tolist()):
+                counts[row] += sum(int(t.counts()[clip]) for t in connected.values())
+        encoded = time.perf_counter()
+        out = self.model.generate(ids, attention_mask=mask, **heard, **self.generation(**generation))
+        done = time.perf_counter()
+        said = out[:, ids.shape[1] :]
+        timing = {"encode": encoded - began, "decode": done - encoded}
+        return [
+            Answer(text=self.text(row), tokens=self.length(row), audio_tokens=count, timing_s=timing)
+            for row, count in zip(said, counts, strict=True)
+        ]
+
+    def encode(self, waves: Sequence[Waveform]) -> dict[str, Any]:
+        """Return the encoders' tokens of clips."""
+        audio = self.processor.audio_inputs(list(waves))
+        return self.model.encode(audio["audio_values"].to(self.model.device), audio["audio_lengths"])
+
+    def generation(self, **settings: Any) -> dict[str, Any]:
+        """Return settings for `generate`, greedy unless told otherwise; special tokens of audio are never said."""
+        return {
+            "do_sample": False,
+            "suppress_tokens": [self.processor.audio_token_id, self.processor.audio_slot_id],
+            "pad_token_id": self.processor.tokenizer.pad_token_id or 0,
+            "eos_token_id": self.processor.tokenizer.eos_token_id,
+            **settings,
+        }
+
+    def text(self, ids: Tensor) -> str:
+        """Return generated ids as text."""
+        return str(self.processor.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+    def length(self, ids: Tensor) -> int:
+        """Return how many tokens an answer has, its end included."""
+        ends = (ids == self.processor.tokenizer.eos_token_id).nonzero()
+        return int(ends[0]) + 1 if len(ends) else len(ids)
+
+    def stream(self, messages: Sequence[dict[str, Any]], audio: Sequence[Any], **settings: Any) -> Iterator[str]:
+        """Answer one conversation piece by piece.
+
+        Args:
+            messages: The conversation, with one `<audio>` tag per clip.
+            audio: Clips in the order of their tags.
+            **settings: As in transformers' `generate`.
+        """
+        inputs = self.processor.chat([list(messages)], audio=list(audio) or None).to(self.model.device)
+        streamer = TextIteratorStreamer(
+            self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=120
+        )
+        settings = self.generation(**{"max_new_tokens": 256, **settings})
+        worker = threading.Thread(target=self.model.generate, kwargs={**inputs, **settings, "streamer": streamer})
+        worker.start()
+        yield from streamer
+        worker.join()
+
+
+def load(name: str | Path = "nano", *, device: str = "auto", dtype: str = "auto") -> Engine:
+    """Load a model folder, or a model that ships with ossicle.
+
+    Args:
+        name: Folder, or a name in `BUNDLED`.
+        device: `auto`, `cpu`, `cuda`, `mps`, with an index where wanted.
+        dtype: `auto` (bf16 on CUDA, else fp32), `fp32`, `bf16`, `fp16`.
+
+    Raises:
+        CheckpointError: No such folder, or it does not hold an ossicle model.
+        ConfigError: An unknown device or dtype.
+
+    Example:
+        >>> load("nano").name
+        'nano'
+    """
+    began = time.perf_counter()
+    folder = bundled(str(name)) if str(name) in BUNDLED else Path(name)
+    if not (folder / "config.json").is_file():
+        known = ", ".join(BUNDLED)
+        raise CheckpointError(
+            f"model '{name}': no folder with a config.json there; give a model folder or one of: {known}"
+        )
+    place = choose_device(device)
+    weights = choose_dtype(dtype, place)
+    model = AudioLM.from_pretrained(folder, dtype=weights).to(place)
+    processor = AudioProcessor.from_pretrained(folder)
+    engine = Engine(model, processor, name=str(name), load_s=time.perf_counter() - began)
+    logger.info("loaded %s: %s", name, engine.setting)
+    return engine
+
+
+def bundled(name: str) -> Path:
+    """Return the folder of a model in the wheel."""
+    return Path(__file__).parent.parent / name
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the device; `auto` takes CUDA, then MPS, then the CPU."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--device {device}: not usable here ({reason}); try --device auto") from None
+    return chosen
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of weights; `auto` is bf16 on CUDA, else fp32."""
+    table = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if dtype not in table:
+        raise ConfigError(f"--dtype {dtype}: expected one of auto, {', '.join(table)}")
+    return table[dtype]

@@ -1,0 +1,386 @@
+"""AudioLM: audio streams around an unmodified Hugging Face decoder.
+
+    audio (C, S) ──encode──► tokens of each encoder ──connect──► tokens at LM width ──remember──► AudioMemory
+                                                                                                     │
+    text (B, L), one marker per clip ──────────────────────────────────► language_model ◄────────────┘
+
+`encode`, `connect` and `remember` are three calls so that each result can be kept: encoder outputs by a feature cache,
+connector outputs and keys/values by audio handles. Parts are named `language_model` and
+`streams.<name>.encoder|connector|integration`; freezing, LoRA and sharding are applied from outside.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from ossicle import streams as stream_plans
+from ossicle.errors import CheckpointError, ConfigError, DataError
+from ossicle.integration.base import Placement, place
+from ossicle.integration.memory import AudioMemory, input_norms
+from ossicle.types import AudioTokens
+
+logger = logging.getLogger(__name__)
+IGNORE = -100
+"""Label of a token that gives no loss."""
+
+
+class AudioLMConfig(PreTrainedConfig):
+    """Configuration of an AudioLM.
+
+    Attributes:
+        text_config: Config of the decoder.
+        streams: Settings of each stream (see `ossicle.streams`).
+        audio_token_id: Token that marks a clip's place in the text; one per clip.
+        audio_slot_id: Token whose rows are replaced by audio (`prepend`); just before the marker.
+    """
+
+    model_type = "ossicle"
+    sub_configs = {"text_config": AutoConfig}  # noqa: RUF012 (transformers' own shape)
+
+    def __init__(
+        self,
+        text_config: PreTrainedConfig | dict[str, Any] | None = None,
+        streams: list[dict[str, Any]] | None = None,
+        audio_token_id: int = 0,
+        audio_slot_id: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(text_config, dict):
+            text_config = AutoConfig.for_model(**text_config)
+        self.text_config = text_config if text_config is not None else AutoConfig.for_model("llama")
+        self.streams = [dict(stream) for stream in streams or []]
+        self.audio_token_id = audio_token_id
+        self.audio_slot_id = audio_slot_id
+        kwargs["tie_word_embeddings"] = self.text_config.tie_word_embeddings
+        super().__init__(**kwargs)
+
+
+class AudioLM(PreTrainedModel, GenerationMixin):
+    """A decoder LM with ears; see the module for the picture."""
+
+    config_class = AudioLMConfig
+    config: AudioLMConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    def __init__(self, config: AudioLMConfig) -> None:
+        super().__init__(config)
+        plans = stream_plans.plan(config.streams)
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config, attn_implementation="sdpa")
+        self.streams = nn.ModuleDict({p.name: stream_plans.Stream(p, config.text_config) for p in plans})
+        for stream in self.streams.values():
+            stream.integration.install(self.language_model)
+        self.post_init()
+
+    @classmethod
+    def new(cls, config: AudioLMConfig, language_model: PreTrainedModel | None = None) -> AudioLM:
+        """Return a model to train: pretrained encoders read, connectors scaled to the decoder's text embeddings.
+
+        Args:
+            config: Its `streams` may name `pretrained` encoders; their architecture is written into the config.
+            language_model: Decoder whose weights it takes over; None = random weights of `config.text_config`.
+        """
+        config.streams = stream_plans.resolved(config.streams)
+        model = cls(config)
+        if language_model is not None:
+            model.language_model.load_state_dict(language_model.state_dict())
+            model.language_model.to(dtype=language_model.dtype)
+            model.generation_config = language_model.generation_config
+        rms = float(model.get_input_embeddings().weight.detach().float().pow(2).mean().sqrt())
+        for stream in model.streams.values():
+            stream.connector.set_output_scale(rms)
+            stream.integration.start(model.language_model)
+            if stream.encoder is not None:
+                stream.encoder.load_pretrained()
+        return model
+
+    @classmethod
+    def from_pretrained(cls, path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Read a model folder; every weight must be there and none may be left over.
+
+        Raises:
+            CheckpointError: Missing, unexpected or misshapen weights, each named.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
+        problems = {
+            kind: sorted(map(str, info[kind])) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
+        }
+        named = [f"{kind.split('_')[0]}: {', '.join(keys[:5])}" for kind, keys in problems.items() if keys]
+        if named:
+            count = sum(map(len, problems.values()))
+            raise CheckpointError(f"model folder '{path}': {count} weights do not fit ({'; '.join(named)})")
+        return (model, info) if wants_info else model
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Leave every part as its own constructor made it."""
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the decoder's embedding table."""
+        return self.language_model.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """Return the decoder's LM head."""
+        return self.language_model.get_output_embeddings()
+
+    def get_decoder(self) -> nn.Module:
+        """Return the decoder without its LM head."""
+        return self.language_model.get_decoder()
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """Checkpoint the layers, never re-entrant: audio memory reaches them as a keyword."""
+        super().gradient_checkpointing_enable({**(gradient_checkpointing_kwargs or {}), "use_reentrant": False})
+
+    def encode(self, audio_values: Tensor, audio_lengths: Tensor) -> dict[str, AudioTokens]:
+        """Run every encoder once.
+
+        Args:
+            audio_values: (C, S) samples at 16 kHz, zero-padded.
+            audio_lengths: (C,) real samples of each clip.
+
+        Returns:
+            Tokens of each encoder, by the name of the stream that owns it.
+        """
+        encoded = {}
+        for name, stream in self.streams.items():
+            if stream.encoder is None:
+                continue
+            trains = any(parameter.requires_grad for parameter in stream.encoder.parameters())
+            with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
+                encoded[name] = stream.encoder(audio_values, audio_lengths)
+        return encoded
+
+    def connect(self, encoded: Mapping[str, AudioTokens]) -> dict[str, AudioTokens]:
+        """Return each stream's tokens at the decoder's width from its encoder's tokens."""
+        connected = {}
+        for name, stream in self.streams.items():
+            if stream.plan.owner not in encoded:
+                raise DataError(f"audio_tokens has no '{stream.plan.owner}'; it has {', '.join(encoded) or 'nothing'}")
+            tokens = encoded[stream.plan.owner]
+            dtype = next(stream.connector.parameters(), tokens.values).dtype
+            connected[name] = stream.connector(tokens.to(device=self.device, dtype=dtype))
+        return connected
+
+    def remember(
+        self, input_ids: Tensor, attention_mask: Tensor | None, connected: Mapping[str, AudioTokens]
+    ) -> tuple[AudioMemory, Placement]:
+        """Lay the streams' tokens out for a text.
+
+        Args:
+            input_ids: (B, L) text with one marker per clip, clips in row-major order.
+            attention_mask: (B, L) 1 = real, or None = all real.
+            connected: From `connect`.
+
+        Returns:
+            What the decoder needs of the audio, and the positions of the text.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        counts = {name: tokens.counts() for name, tokens in connected.items()}
+        taken = {}
+        for name, stream in self.streams.items():
+            positions = [stream.integration.config.num_positions(n) for n in counts[name].tolist()]
+            taken[name] = torch.tensor(positions, dtype=torch.long, device=input_ids.device)
+        left = torch.stack(list(taken.values())).sum(0)
+        placement = place(input_ids, mask, self.config.audio_token_id, left)
+        memory = AudioMemory(rotary=self.get_decoder().rotary_emb, norms=input_norms(self.language_model))
+        by_clip: list[list[Tensor]] = [[] for _ in range(len(left))]
+        for name, stream in self.streams.items():
+            rows = stream.integration.rows(connected[name])
+            for clip, part in enumerate(rows or []):
+                by_clip[clip].append(part)
+            segment = stream.integration.segment(connected[name], placement, left)
+            crossing = stream.integration.crossing(connected[name], placement)
+            memory.segments += [segment] if segment is not None else []
+            memory.crosses += [crossing] if crossing is not None else []
+            left = left - taken[name]
+        if any(by_clip):
+            memory.slots = _by_row(by_clip, placement.rows.tolist(), len(input_ids))
+        return memory, placement
+
+    def _hear(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        audio_values: Tensor | None,
+        audio_lengths: Tensor | None,
+        audio_tokens: Mapping[str, AudioTokens] | None,
+    ) -> tuple[AudioMemory, Placement] | None:
+        """Return memory and placement when the batch has audio, None when it has none."""
+        if audio_tokens is None and (audio_values is None or len(audio_values) == 0):
+            if input_ids is not None and bool((input_ids == self.config.audio_token_id).any()):
+                raise DataError("the text has audio markers, but no audio was given")
+            return None
+        if input_ids is None:
+            raise DataError("audio needs input_ids: its place in the text is a marker token")
+        if audio_tokens is None:
+            if audio_lengths is None:
+                raise DataError("audio_values came without audio_lengths (samples of each clip)")
+            assert audio_values is not None
+            audio_tokens = self.encode(audio_values, audio_lengths)
+        return self.remember(input_ids, attention_mask, self.connect(audio_tokens))
+
+    def embed(self, input_ids: Tensor, memory: AudioMemory | None) -> Tensor:
+        """Return (B, L, D) text embeddings with the audio slots filled.
+
+        Raises:
+            DataError: The text has another number of slots than the audio has tokens.
+        """
+        embeddings: Tensor = self.get_input_embeddings()(input_ids)
+        slots = input_ids == self.config.audio_slot_id
+        rows = memory.slots if memory is not None else None
+        if not rows:
+            return embeddings
+        beams = len(input_ids) // len(rows)
+        values = torch.cat([row for row in rows for _ in range(beams)])
+        found = int(slots.sum())
+        if not found:  # a later step of generation
+            return embeddings
+        if found != len(values):
+            raise DataError(f"the text has {found} audio slots, the audio has {len(values)} tokens; use its processor")
+        return embeddings.masked_scatter(slots[..., None], values.to(embeddings.dtype))
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        audio_values: Tensor | None = None,
+        audio_lengths: Tensor | None = None,
+        audio_tokens: Mapping[str, AudioTokens] | None = None,
+        audio_memory: AudioMemory | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Run the decoder over text and audio.
+
+        Args:
+            input_ids: (B, L) text; one marker per clip.
+            attention_mask: (B, L) 1 = real.
+            position_ids: (B, L); None = counted from the mask.
+            past_key_values: Cache of the text.
+            inputs_embeds: (B, L, D) instead of `input_ids`; text only.
+            labels: (B, L), -100 = no loss. The loss is summed and divided by `num_items_in_batch`.
+            use_cache: Return a cache.
+            logits_to_keep: As in transformers.
+            audio_values: (C, S) clips at 16 kHz in the order of their markers.
+            audio_lengths: (C,) samples of each clip.
+            audio_tokens: Encoder outputs by stream instead of samples (feature cache).
+            audio_memory: Made by `remember` instead; `generate` passes it to every step.
+            num_items_in_batch: Label tokens of the whole effective batch; None = of this batch.
+            **kwargs: Passed to the decoder.
+
+        Returns:
+            `loss` with labels; `logits` (B, L, V), None while training with labels, where only labelled rows are made.
+        """
+        if audio_memory is None:
+            heard = self._hear(input_ids, attention_mask, audio_values, audio_lengths, audio_tokens)
+            if heard is not None:
+                audio_memory, placement = heard
+                position_ids = placement.positions if position_ids is None else position_ids
+        if inputs_embeds is None:
+            if input_ids is None:
+                raise DataError("give input_ids or inputs_embeds")
+            inputs_embeds = self.embed(input_ids, audio_memory)
+        if audio_memory is not None:
+            kwargs["audio_memory"] = audio_memory
+            if attention_mask is None:  # without one, transformers reads jumps in positions as packed sequences
+                past = past_key_values.get_seq_length() if past_key_values is not None else 0
+                shape = (len(inputs_embeds), past + inputs_embeds.shape[1])
+                attention_mask = torch.ones(shape, dtype=torch.long, device=inputs_embeds.device)
+        inputs = dict(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        if labels is None or not self.training:
+            out = self.language_model(**inputs, logits_to_keep=logits_to_keep)
+            loss = None if labels is None else next_token_loss(out.logits, labels, num_items_in_batch)
+            return CausalLMOutputWithPast(loss=loss, logits=out.logits, past_key_values=out.past_key_values)
+        hidden = self.get_decoder()(**inputs).last_hidden_state[:, :-1]
+        labelled = labels[:, 1:] != IGNORE
+        logits = self.get_output_embeddings()(hidden[labelled])  # type: ignore[misc]
+        return CausalLMOutputWithPast(loss=_summed(logits, labels[:, 1:][labelled], num_items_in_batch))
+
+    @torch.no_grad()
+    def generate(  # type: ignore[override]
+        self,
+        input_ids: Tensor | None = None,
+        *,
+        attention_mask: Tensor | None = None,
+        audio_values: Tensor | None = None,
+        audio_lengths: Tensor | None = None,
+        audio_tokens: Mapping[str, AudioTokens] | None = None,
+        audio_memory: AudioMemory | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Generate as transformers does; the audio is encoded once, before the first step.
+
+        Args:
+            input_ids: (B, L) left-padded text with one marker per clip.
+            attention_mask: (B, L) 1 = real.
+            audio_values: As in `forward`; so are `audio_lengths` and `audio_tokens`.
+            audio_memory: From `remember` with the same text.
+            **kwargs: As in transformers' `generate`.
+        """
+        if audio_memory is None:
+            heard = self._hear(input_ids, attention_mask, audio_values, audio_lengths, audio_tokens)
+            if heard is not None:
+                audio_memory, placement = heard
+                kwargs.setdefault("position_ids", placement.positions)
+        if audio_memory is not None:
+            audio_memory.keep = True
+            kwargs["audio_memory"] = audio_memory
+        if attention_mask is not None:
+            kwargs["attention_mask"] = attention_mask
+        return super().generate(input_ids, **kwargs)
+
+
+def next_token_loss(logits: Tensor, labels: Tensor, count: Tensor | int | None = None) -> Tensor:
+    """Return the summed cross-entropy of labels (B, L) under logits (B, L, V) over `count` label tokens."""
+    labelled = labels[:, 1:] != IGNORE
+    return _summed(logits[:, :-1][labelled], labels[:, 1:][labelled], count)
+
+
+def _summed(logits: Tensor, targets: Tensor, count: Tensor | int | None) -> Tensor:
+    total = nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+    return total / (max(1, len(targets)) if count is None else count)
+
+
+def _by_row(by_clip: list[list[Tensor]], rows: list[int], num_rows: int) -> list[Tensor]:
+    """Return the slot rows of each text row: its clips in order, each clip's streams in order."""
+    width = next(part for parts in by_clip for part in parts).shape[-1]
+    by_row: list[list[Tensor]] = [[] for _ in range(num_rows)]
+    for parts, row in zip(by_clip, rows, strict=True):
+        by_row[row] += parts
+    empty = by_clip[0][0].new_zeros(0, width)
+    return [torch.cat([empty, *parts]) for parts in by_row]
+
+
+def check_config(config: AudioLMConfig) -> None:
+    """Raise ConfigError when the special tokens do not fit the decoder's vocabulary."""
+    size = config.text_config.vocab_size
+    if not (0 <= config.audio_token_id < size and 0 <= config.audio_slot_id < size):
+        raise ConfigError(f"audio token ids {config.audio_token_id}, {config.audio_slot_id}: the vocabulary has {size}")
+
+
+AutoConfig.register("ossicle", AudioLMConfig)
+AutoModelForCausalLM.register(AudioLMConfig, AudioLM)

@@ -1,0 +1,65 @@
+"""Tiny AudioLMs and batches that the integration tests share."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from ossicle.model import AudioLM, AudioLMConfig
+from ossicle.tiny_decoders import tiny_decoder_config
+
+MARKER, SLOT = 298, 299
+CNN = {"kind": "cnn", "dim": 16, "channels": [4, 4, 8, 8], "depth": 1, "heads": 2}
+
+
+def stream(name="ear", kind="attend", encoder=CNN, connector=None, **options):
+    return {
+        "name": name,
+        "encoder": copy.deepcopy(encoder),
+        "connector": connector or {"kind": "mlp"},
+        "integration": {"kind": kind, **options},
+    }
+
+
+def tiny_model(decoder="llama", streams=None, seed=0, **changes):
+    torch.manual_seed(seed)
+    config = AudioLMConfig(
+        text_config=tiny_decoder_config(decoder, **changes),
+        streams=streams or [stream()],
+        audio_token_id=MARKER,
+        audio_slot_id=SLOT,
+    )
+    return AudioLM.new(config).eval()
+
+
+def clips(*seconds, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    lengths = [int(16000 * s) for s in seconds]
+    rows = torch.zeros(len(lengths), max(lengths))
+    for row, length in enumerate(lengths):
+        rows[row, :length] = torch.randn(length, generator=generator) * 0.3
+    return rows, torch.tensor(lengths)
+
+
+def text(model, rows, lengths, pad_left=True):
+    """Rows of pieces (`"a"` = the next clip, an int = that many random words) to a padded batch."""
+    generator = torch.Generator().manual_seed(1)
+    plans = [s.plan for s in model.streams.values()]
+    left = iter(lengths.tolist())
+    out = []
+    for row in rows:
+        ids = []
+        for piece in row:
+            if piece == "a":
+                samples = next(left)
+                ids += [SLOT] * sum(plan.num_slots(samples) for plan in plans) + [MARKER]
+            else:
+                ids += torch.randint(3, 290, (piece,), generator=generator).tolist()
+        out.append(ids)
+    width = max(map(len, out))
+    ids, mask = torch.zeros(len(out), width, dtype=torch.long), torch.zeros(len(out), width, dtype=torch.long)
+    for row, tokens in enumerate(out):
+        place = slice(width - len(tokens), width) if pad_left else slice(len(tokens))
+        ids[row, place], mask[row, place] = torch.tensor(tokens), 1
+    return ids, mask
