@@ -42,6 +42,11 @@ TINY_ENCODERS: dict[str, dict[str, Any]] = {
 
 TINY_CONNECTORS: dict[str, dict[str, Any]] = {
     "mlp": {"kind": "mlp", "hidden": 24},
+    "stack": {"kind": "stack", "factor": 3, "hidden": 24},
+    "pool": {"kind": "pool", "factor": 3, "hidden": 24},
+    "conv": {"kind": "conv", "depth": 2, "hidden": 24},
+    "qformer": {"kind": "qformer", "queries": 4, "window_tokens": 5, "hidden": 16, "depth": 1, "heads": 2},
+    "tltr": {"kind": "tltr", "heads": 2, "inner": 16},
 }
 """Kind of connector to a spec."""
 

@@ -2,4 +2,9 @@
 
 NAMES = {
     "mlp": "mlp:MlpConnector",
+    "stack": "stack:StackConnector",
+    "pool": "pool:PoolConnector",
+    "conv": "conv:ConvConnector",
+    "qformer": "qformer:QformerConnector",
+    "tltr": "tltr:TltrConnector",
 }
