@@ -108,12 +108,12 @@ def test_a_verb_may_set_its_exit_code(verb):
 
 def test_setting_is_said_once(verb, capsys):
     def probe() -> None:
-        output.note_setting("cpu", "torch.float32", "sdpa")
-        output.note_setting("cpu", "torch.float32", "sdpa")
+        output.note_setting_line("device cpu, float32, attention sdpa")
+        output.note_setting_line("device cpu, float32, attention sdpa")
 
     verb(probe)
     app.run(["probe"])
-    assert capsys.readouterr().err == "ossicle: device cpu · dtype float32 · attention sdpa\n"
+    assert capsys.readouterr().err == "ossicle: device cpu, float32, attention sdpa\n"
 
 
 def _process(code, **kwargs):

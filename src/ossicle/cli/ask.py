@@ -45,7 +45,7 @@ def command(
     from ossicle.inference.engine import load
 
     engine = load(model, device=device, dtype=dtype)
-    output.note(f"ossicle: {engine.setting}")
+    output.note_setting_line(engine.setting)
     rows = [
         _row(engine, wave, question, answer, trace=trace, when=when)
         for wave, answer in _answers(engine, clips.waveforms, question, max_new_tokens)

@@ -33,7 +33,7 @@ def command(
     from ossicle.inference.engine import load
 
     engine = load(model, device=device, dtype=dtype)
-    output.note(f"ossicle: {engine.setting}")
+    output.note_setting_line(engine.setting)
     names = ", ".join(f"{wave.name} ({wave.duration_s:.1f} s)" for wave in clips.waveforms)
     output.note(f"ossicle: listening to {names}; an empty line ends it")
     messages: list[dict[str, Any]] = []

@@ -76,12 +76,11 @@ def warn(text: str) -> None:
     note(f"ossicle: warning: {text}")
 
 
-def note_setting(device: object, dtype: object, attention: object) -> None:
-    """Say on stderr, once per run, what was chosen."""
-    line = f"ossicle: device {device} · dtype {str(dtype).removeprefix('torch.')} · attention {attention}"
-    if _Streams.noted != line:
-        _Streams.noted = line
-        note(line)
+def note_setting_line(setting: str) -> None:
+    """Say on stderr, once per run, which device, dtype and attention backend were chosen (`engine.setting`)."""
+    if _Streams.noted != setting:
+        _Streams.noted = setting
+        note(f"ossicle: {setting}")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,39 @@
+"""Documents are tests: generated pages are up to date, fenced blocks run, transcripts say what is printed now."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+generate = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(generate)
+
+PAGES = [page for page in generate.executed_pages() if page.exists()]
+
+
+@pytest.mark.parametrize("name", ["cli", "choices"])
+def test_a_generated_page_is_up_to_date(name):
+    made = {"cli": generate.cli_reference, "choices": generate.choices}[name]()
+    assert (ROOT / f"docs/{name}.md").read_text(encoding="utf-8") == made, "run: make docs"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_runs(page, tmp_path):
+    text = page.read_text(encoding="utf-8")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    script = "\n".join(generate.blocks(text, "python"))
+    for command in ([sys.executable, "-c", script], ["bash", "-euo", "pipefail", "-c", _bash(text)]):
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert generate.with_transcripts(text) == text, "run: make docs"
+
+
+def _bash(text: str) -> str:
+    return "\n".join(generate.blocks(text, "bash"))
