@@ -21,7 +21,7 @@ from ossicle.world.sounds import SOURCES, Source
 from ossicle.world.speech import Voice, say
 
 SILENCE_DB = -50.0
-"""Edges of a real clip that stay this far under its peak are not part of the event."""
+"""Edges that stay this far under a sound's peak are not part of the event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ def sound(
     Args:
         name: A name in `SOURCES`.
         rng: Draws parameters and duration.
-        duration_s: Length in seconds.
+        duration_s: Length in seconds; what is silent at the end of it (after the last beep, say) is cut off.
         count: Exactly so many beeps, knocks …; fixes the length. Only for countable sources.
         params: Parameters that are not drawn.
 
@@ -103,7 +103,7 @@ def sound(
     if count is not None:
         length_s = _length_for(source, drawn, count)
     return Item(
-        samples=source.render(drawn, length_s),
+        samples=_audible(source.render(drawn, length_s)),
         kind="sound",
         label=name,
         spoken=source.spoken,
@@ -112,6 +112,12 @@ def sound(
         count=source.count(drawn, length_s),
         parameters=drawn,
     )
+
+
+def _audible(samples: np.ndarray) -> np.ndarray:
+    """Return the samples without silence at their edges."""
+    loud = np.flatnonzero(np.abs(samples) >= np.abs(samples).max() * 10.0 ** (SILENCE_DB / 20.0))
+    return samples[loud[0] : loud[-1] + 1]
 
 
 def _length_for(source: Source, params: Mapping[str, float], count: int) -> float:
@@ -162,9 +168,8 @@ def clip(
         import soxr
 
         samples = soxr.resample(samples, waveform.sample_rate_hz, SAMPLE_RATE_HZ)
-    loud = np.flatnonzero(np.abs(samples) >= np.abs(samples).max() * 10.0 ** (SILENCE_DB / 20.0))
     return Item(
-        samples=samples[loud[0] : loud[-1] + 1],
+        samples=_audible(samples),
         kind="speech" if text else "clip",
         label=label,
         spoken=spoken or label,

@@ -135,7 +135,11 @@ def _behind(
     """Return (S,) the background at its level, and the truth about it."""
     if background is None:
         return np.zeros(len(mix)), None
-    item = sound(background, rng, len(mix) / SAMPLE_RATE_HZ) if isinstance(background, str) else background
+    if isinstance(background, str):
+        item = sound(background, rng, len(mix) / SAMPLE_RATE_HZ)
+        item = replace(item, samples=find(background).render(item.parameters, len(mix) / SAMPLE_RATE_HZ))
+    else:
+        item = background
     repeated = np.resize(item.samples, len(mix)).astype(np.float64)
     item = replace(item, samples=repeated)
     active = np.zeros(len(mix), dtype=bool)
@@ -187,7 +191,6 @@ def random_scene(
     if rng.random() < 0.3:
         seed = int(rng.integers(2**31))
         room = Room(sixty_s=float(rng.uniform(0.2, 0.8)), direct_db=float(rng.uniform(3, 12)), seed=seed)
-    behind = None
-    if rng.random() < 0.3:
-        behind = str(rng.choice(["pink noise", "brown noise", "white noise"]))
+    steady = [name for name in ("pink noise", "brown noise", "white noise") if name not in names]
+    behind = str(rng.choice(steady)) if steady and rng.random() < 0.3 else None
     return compose(rng, items, duration_s, background=behind, snr_db=float(rng.uniform(10, 25)), room=room)

@@ -23,13 +23,15 @@ from ossicle.world.items import Item, sound
 from ossicle.world.scenes import Event, Room, Scene, compose, random_scene
 from ossicle.world.sounds import SOURCES
 
+COLOURS: dict[str, Any] = {"cmap": "magma", "vmin": -75.0, "vmax": 0.0}
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8889; }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; }
+body { font: 15px/1.45 sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; }
 h2 { margin-top: 2.5rem; } h3 { margin: 0 0 .4rem; font-size: 1rem; }
 .grid { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(21rem, 1fr)); }
 .card { border: 1px solid var(--line); border-radius: .5rem; padding: .8rem; overflow-x: auto; }
-.card img { width: 100%; border-radius: .25rem; } audio { width: 100%; height: 2.2rem; margin: .3rem 0; }
+.card img { width: 100%; min-height: 7rem; border-radius: .25rem; }
+audio { width: 100%; height: 2.2rem; margin: .3rem 0; }
 .wide { margin-bottom: 1rem; } table { border-collapse: collapse; width: 100%; font-size: .85rem; }
 td, th { text-align: left; padding: .15rem .5rem .15rem 0; border-top: 1px solid var(--line); vertical-align: top; }
 .soft { color: var(--soft); font-size: .85rem; margin: .2rem 0; }
@@ -98,7 +100,7 @@ def _source_card(folder: Path, item: Item) -> str:
 def _scene_card(folder: Path, title: str, scene: Scene, below: str = "") -> str:
     slug = "scene-" + "".join(c if c.isalnum() else "-" for c in title.lower())
     _audio(folder / "audio" / f"{slug}.wav", scene.waveform.samples)
-    _write(folder / "pictures" / f"{slug}.png", picture(scene.waveform.samples, scene.events))
+    _write(folder / "pictures" / f"{slug}.png", timeline(scene))
     facts = [f"{scene.duration_s:.2f} s"]
     if scene.background:
         facts.append(
@@ -129,19 +131,31 @@ def _table(events: tuple[Event, ...]) -> str:
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
-def picture(samples: np.ndarray, events: tuple[Event, ...] = ()) -> bytes:
-    """Return a PNG of the spectrogram, events marked above it.
+def picture(samples: np.ndarray) -> bytes:
+    """Return a PNG of the bare spectrogram, 0 to 8 kHz from bottom to top.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    stream = io.BytesIO()
+    image = spectrogram_db(samples).T[:256:2]
+    require("matplotlib.image", "eval").imsave(stream, image, format="png", origin="lower", **COLOURS)
+    return stream.getvalue()
+
+
+def timeline(scene: Scene) -> bytes:
+    """Return a PNG of a scene's spectrogram with axes, its events marked above it.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
     figures: Any = require("matplotlib.figure", "eval")
-    figure = figures.Figure(figsize=(8.0, 2.4) if events else (4.2, 1.9), dpi=100)
-    axes = figure.add_axes((0.06, 0.17, 0.93, 0.8) if events else (0.1, 0.21, 0.88, 0.76))
-    image = spectrogram_db(samples)
-    extent = (0.0, len(samples) / SAMPLE_RATE_HZ, 0.0, SAMPLE_RATE_HZ / 2000.0)
-    axes.imshow(image.T, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-75.0, vmax=0.0)
-    for index, event in enumerate(events):
+    figure = figures.Figure(figsize=(8.0, 2.4), dpi=90)
+    axes = figure.add_axes((0.06, 0.17, 0.93, 0.8))
+    extent = (0.0, scene.duration_s, 0.0, SAMPLE_RATE_HZ / 2000.0)
+    image = spectrogram_db(scene.waveform.samples).T
+    axes.imshow(image, origin="lower", aspect="auto", extent=extent, **COLOURS)
+    for index, event in enumerate(scene.events):
         height = 7.0 - 0.9 * (index % 3)
         axes.plot([event.start_s, event.end_s], [height, height], color="white", linewidth=2.0)
         axes.text(event.start_s, height + 0.1, event.text or event.label, color="white", fontsize=8, va="bottom")
@@ -169,7 +183,7 @@ def _page(cards: dict[str, list[str]], scenes: list[str], bundled: list[str], se
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>ossicle: the sound world</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style><h1>The sound world</h1>'
         f"<p>{sum(map(len, cards.values()))} parametric sources and {len(scenes) + len(bundled)} scenes, seed {seed}. "
-        f"Levels are RMS in dB of full scale over the event.</p>"
+        f"Pictures show 0 to 8 kHz, 75 dB; levels are RMS in dB of full scale over the event.</p>"
         f"<h2>Bundled scenes</h2>{''.join(bundled)}<h2>Scenes</h2>{''.join(scenes)}{families}</html>\n"
     )
 

@@ -30,7 +30,7 @@ class Throughput:
     scenes: int
 
 
-def throughput(seed: int = 0, processor_s: float = 1.0) -> Throughput:
+def throughput(seed: int = 0, processor_s: float = 0.5) -> Throughput:
     """Return how fast random scenes of parametric sounds render here.
 
     Args:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from ossicle.world.sounds.base import Canvas, Parameters, Range, Source
-from ossicle.world.sounds.shape import colour, decay, fitting, gate, modes, phase, train, wave
+from ossicle.world.sounds.shape import colour, decay, fitting, full, gate, modes, phase, train, wave
 
 
 def _counter(grain_s: float):
@@ -48,14 +48,14 @@ def _slam(p: Parameters, c: Canvas) -> np.ndarray:
         c.samples, c.rate_hz, p["ring_s"]
     )
     rattle = colour(c.noise(), c.rate_hz, 0.0, 1500.0) * decay(c.samples, c.rate_hz, 0.15 * p["ring_s"])
-    return thud / np.abs(thud).max() + p["rattle"] * rattle / np.abs(rattle).max()
+    return full(thud) + p["rattle"] * full(rattle)
 
 
 def _steps(p: Parameters, c: Canvas) -> np.ndarray:
     size = _size(c, 0.16)
     heel = modes(size, c.rate_hz, np.array([p["heel_hz"], 2.3 * p["heel_hz"]]), np.array([1.0, 0.4]), np.full(2, 0.08))
     scuff = colour(c.noise(size), c.rate_hz, -0.5, 800.0, 5000.0) * decay(size, c.rate_hz, 0.12)
-    return _repeat(p, c, heel + p["scuff"] * scuff / np.abs(scuff).max(), 0.16)
+    return _repeat(p, c, heel + p["scuff"] * full(scuff), 0.16)
 
 
 def _kick(p: Parameters, c: Canvas) -> np.ndarray:
@@ -69,7 +69,7 @@ def _snare(p: Parameters, c: Canvas) -> np.ndarray:
     size = _size(c, 0.16)
     wires = colour(c.noise(size), c.rate_hz, 0.0, 1500.0) * decay(size, c.rate_hz, p["ring_s"])
     head = modes(size, c.rate_hz, np.array([p["head_hz"], 1.6 * p["head_hz"]]), np.array([1.0, 0.5]), np.full(2, 0.12))
-    return _repeat(p, c, head + p["wires"] * wires / np.abs(wires).max(), 0.16)
+    return _repeat(p, c, head + p["wires"] * full(wires), 0.16)
 
 
 def _hat(p: Parameters, c: Canvas) -> np.ndarray:

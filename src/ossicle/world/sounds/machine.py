@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ossicle.world.sounds.base import Canvas, Parameters, Range, Source
-from ossicle.world.sounds.shape import colour, decay, fitting, gate, harmonics, phase, smooth, train, wave
+from ossicle.world.sounds.shape import colour, decay, even, fitting, full, gate, harmonics, phase, smooth, train, wave
 
 
 def _engine(p: Parameters, c: Canvas) -> np.ndarray:
@@ -16,7 +16,7 @@ def _engine(p: Parameters, c: Canvas) -> np.ndarray:
     cycles = phase(p["pitch_hz"] * drift, c.samples, c.rate_hz)
     body = wave(cycles, harmonics(int(p["partials"]), p["tilt_db"]), p["pitch_hz"], c.rate_hz)
     exhaust = colour(c.noise(), c.rate_hz, -1.0, 80.0, 2500.0) * (0.6 + 0.4 * np.cos(2 * np.pi * cycles))
-    return body / np.abs(body).max() + p["roughness"] * exhaust / np.abs(exhaust).max()
+    return full(body) + p["roughness"] * full(exhaust)
 
 
 def _drill(p: Parameters, c: Canvas) -> np.ndarray:
@@ -25,7 +25,7 @@ def _drill(p: Parameters, c: Canvas) -> np.ndarray:
         phase(p["pitch_hz"] * drift, c.samples, c.rate_hz), harmonics(30, p["tilt_db"]), 1.01 * p["pitch_hz"], c.rate_hz
     )
     grit = colour(c.noise(), c.rate_hz, 0.0, 1200.0, 6000.0)
-    return np.tanh(p["drive"] * body / np.abs(body).max()) + p["grit"] * grit / np.abs(grit).max()
+    return np.tanh(p["drive"] * full(body)) + p["grit"] * full(grit)
 
 
 def _helicopter(p: Parameters, c: Canvas) -> np.ndarray:
@@ -33,7 +33,7 @@ def _helicopter(p: Parameters, c: Canvas) -> np.ndarray:
     chop = np.exp(-beat * p["sharpness"]) + np.exp(-(1.0 - beat) * 2.0 * p["sharpness"])
     body = colour(c.noise(), c.rate_hz, -2.0, 40.0, 900.0)
     turbine = wave(phase(p["turbine_hz"], c.samples, c.rate_hz), np.array([1.0, 0.3]), p["turbine_hz"], c.rate_hz)
-    return body / body.std() * (0.15 + chop) + 0.12 * turbine
+    return even(body) * (0.15 + chop) + 0.12 * turbine
 
 
 def _bird(p: Parameters, c: Canvas) -> np.ndarray:
@@ -44,12 +44,14 @@ def _bird(p: Parameters, c: Canvas) -> np.ndarray:
         glide = p["glide"] * c.rng.uniform(0.6, 1.0) * c.rng.choice([-1.0, 1.0])
         warble = 0.12 * np.sin(2 * np.pi * p["warble_per_s"] * shape * size / c.rate_hz)
         frequency = p["centre_hz"] * 2.0 ** (glide * (shape - 0.5) + warble)
-        notes.append(wave(phase(frequency, size, c.rate_hz), np.array([1.0, 0.08])) * gate(size, c.rate_hz, 0.012))
+        note = wave(phase(frequency, size, c.rate_hz), np.array([1.0, 0.08]), frequency.max(), c.rate_hz)
+        notes.append(note * gate(size, c.rate_hz, 0.012))
     return train(notes, c.samples, c.rate_hz, p["notes_per_s"])
 
 
 def _cricket(p: Parameters, c: Canvas) -> np.ndarray:
-    in_chirp = (c.time_s * p["chirps_per_s"]) % 1.0 < p["share"]
+    position = (c.time_s * p["chirps_per_s"]) % 1.0
+    in_chirp = np.clip(np.minimum(position + 0.02, p["share"] - position) / 0.02, 0.0, 1.0)
     pulse = 0.5 + 0.5 * np.cos(2 * np.pi * p["pulses_per_s"] * c.time_s)
     return np.sin(2 * np.pi * p["carrier_hz"] * c.time_s) * pulse**2 * in_chirp
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ossicle.world.sounds.base import Canvas, Parameters, Range, Source
-from ossicle.world.sounds.shape import colour, convolve, decay, resonate, smooth
+from ossicle.world.sounds.shape import colour, convolve, decay, even, resonate, smooth
 
 
 def _noise(slope: float):
@@ -28,7 +28,7 @@ def _wind(p: Parameters, c: Canvas) -> np.ndarray:
     gust = smooth(c.rng, c.samples, c.rate_hz, p["gusts_per_s"])
     body = colour(c.noise(), c.rate_hz, -1.5, 40.0, 1200.0)
     howl = resonate(c.noise(), c.rate_hz, p["howl_hz"], 0.15 * p["howl_hz"])
-    body = body / body.std() + p["howl"] * howl / howl.std() * (0.5 + 0.5 * gust)
+    body = even(body) + p["howl"] * even(howl) * (0.5 + 0.5 * gust)
     return body * 10.0 ** (p["depth_db"] / 20.0 * gust)
 
 
@@ -47,14 +47,14 @@ def _rain(p: Parameters, c: Canvas) -> np.ndarray:
     size = round(0.03 * c.rate_hz)
     drop = decay(size, c.rate_hz, 0.02) * np.sin(2 * np.pi * p["drop_hz"] * np.arange(size) / c.rate_hz)
     drops = convolve(_scattered(c, p["drops_per_s"], 0.7), drop)
-    return steady / steady.std() + 1.2 * p["drops"] * drops / drops.std()
+    return even(steady) + 1.2 * p["drops"] * even(drops)
 
 
 def _waves(p: Parameters, c: Canvas) -> np.ndarray:
     swell = 0.5 - 0.5 * np.cos(2 * np.pi * (c.time_s / p["period_s"] + p["starts_at"]))
     deep = colour(c.noise(), c.rate_hz, -1.5, 60.0, 700.0)
     foam = colour(c.noise(), c.rate_hz, -0.5, 700.0, p["foam_hz"])
-    return deep / deep.std() * (0.3 + 0.5 * swell) + foam / foam.std() * (0.1 + 0.9 * swell**2)
+    return even(deep) * (0.3 + 0.5 * swell) + even(foam) * (0.1 + 0.9 * swell**2)
 
 
 def _fire(p: Parameters, c: Canvas) -> np.ndarray:
@@ -62,7 +62,7 @@ def _fire(p: Parameters, c: Canvas) -> np.ndarray:
     crackle = decay(size, c.rate_hz, p["crackle_s"]) * c.noise(size)
     crackles = convolve(_scattered(c, p["crackles_per_s"], 1.0), crackle)
     rumble = colour(c.noise(), c.rate_hz, -2.0, 50.0, 500.0)
-    return crackles / crackles.std() + p["rumble"] * rumble / rumble.std()
+    return even(crackles) + p["rumble"] * even(rumble)
 
 
 def _clapping(p: Parameters, c: Canvas) -> np.ndarray:
@@ -127,7 +127,7 @@ NOISE = [
         length_s=(3.0, 5.0),
         ranges={
             "period_s": Range(low=3, high=6, unit="s"),
-            "starts_at": Range(low=0, high=1, unit="of a period"),
+            "starts_at": Range(low=0, high=0.9, unit="of a period"),
             "foam_hz": Range(low=3000, high=7000, unit="Hz"),
         },
     ),

@@ -94,6 +94,16 @@ def modes(
     return (coarse.real.T @ fine.imag + coarse.imag.T @ fine.real).reshape(-1)[:samples]
 
 
+def even(sound: np.ndarray) -> np.ndarray:
+    """Return the sound with RMS 1 (silence stays silence)."""
+    return sound / max(float(np.sqrt(np.mean(np.square(sound)))), 1e-9)
+
+
+def full(sound: np.ndarray) -> np.ndarray:
+    """Return the sound with peak 1 (silence stays silence)."""
+    return sound / max(float(np.abs(sound).max()), 1e-9)
+
+
 def smooth(rng: np.random.Generator, samples: int, rate_hz: int, per_second: float) -> np.ndarray:
     """Return (S,) a slowly wandering curve in -1..1 with about `per_second` turns per second."""
     knots = rng.uniform(-1.0, 1.0, int(np.ceil(samples / rate_hz * per_second)) + 3)

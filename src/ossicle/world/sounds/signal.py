@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ossicle.world.sounds.base import Canvas, Parameters, Range, Source
-from ossicle.world.sounds.shape import fitting, gate, harmonics, modes, phase, train, wave
+from ossicle.world.sounds.shape import fitting, full, gate, harmonics, modes, phase, train, wave
 
 ROWS_HZ = (697.0, 770.0, 852.0, 941.0)
 COLUMNS_HZ = (1209.0, 1336.0, 1477.0)
@@ -46,7 +46,7 @@ def _buzzer(p: Parameters, c: Canvas) -> np.ndarray:
     order = np.arange(1, 31)
     pulse = np.abs(np.sin(np.pi * order * p["duty"])) / order * 10.0 ** (-p["muffle_db"] * np.log2(order) / 20.0)
     body = wave(phase(p["pitch_hz"], c.samples, c.rate_hz), pulse, p["pitch_hz"], c.rate_hz)
-    return np.tanh(body / np.abs(body).max() * p["drive"])
+    return np.tanh(full(body) * p["drive"])
 
 
 def _key_s(p: Parameters) -> float:

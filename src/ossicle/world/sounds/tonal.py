@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from ossicle.world.sounds.base import Canvas, Parameters, Range, Source
-from ossicle.world.sounds.shape import colour, decay, gate, harmonics, modes, phase, wave
+from ossicle.world.sounds.shape import colour, decay, full, gate, harmonics, modes, phase, wave
 
 
 def _tone(p: Parameters, c: Canvas) -> np.ndarray:
@@ -45,7 +45,7 @@ def _hum(p: Parameters, c: Canvas) -> np.ndarray:
         c.rate_hz,
     )
     hiss = colour(c.noise(), c.rate_hz, high_hz=3000.0)
-    return body / np.abs(body).max() + p["hiss"] * hiss / np.abs(hiss).max()
+    return full(body) + p["hiss"] * full(hiss)
 
 
 def _vibrato(p: Parameters, c: Canvas) -> np.ndarray:
@@ -56,14 +56,14 @@ def _whistle(p: Parameters, c: Canvas) -> np.ndarray:
     frequency = _vibrato(p, c)
     body = wave(phase(frequency, c.samples, c.rate_hz), np.array([1.0, 0.05]), frequency.max(), c.rate_hz)
     air = colour(c.noise(), c.rate_hz, low_hz=p["pitch_hz"], high_hz=2.0 * p["pitch_hz"])
-    return (body + p["breath"] * air / np.abs(air).max()) * gate(c.samples, c.rate_hz, 0.02)
+    return (body + p["breath"] * full(air)) * gate(c.samples, c.rate_hz, 0.02)
 
 
 def _flute(p: Parameters, c: Canvas) -> np.ndarray:
     frequency = _vibrato(p, c)
     body = wave(phase(frequency, c.samples, c.rate_hz), np.array([1.0, 0.35, 0.18, 0.06]), frequency.max(), c.rate_hz)
     air = colour(c.noise(), c.rate_hz, low_hz=800.0, high_hz=5000.0)
-    return (body + p["breath"] * air / np.abs(air).max()) * gate(c.samples, c.rate_hz, 0.03)
+    return (body + p["breath"] * full(air)) * gate(c.samples, c.rate_hz, 0.03)
 
 
 def _horn(p: Parameters, c: Canvas) -> np.ndarray:
