@@ -1,0 +1,98 @@
+"""What a score is worth: the same questions asked without the sound, with another sound, or answered by habit.
+
+    gain = score − max(blind, shuffled, majority)          (for error rates: min(…) − score)
+
+    blind      the model hears nothing
+    shuffled   the model hears a clip with another label
+    majority   always the commonest right answer of the training split; of the set where that is unknown (flagged)
+
+Source: DESIGN §6; our choice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ossicle.evaluation.answers import BLIND, Request
+from ossicle.evaluation.task import Item, RowSpec
+
+
+def asked(item: Item, row: RowSpec) -> Request:
+    """Return the request of an item itself."""
+    return Request(task=item.task, audio=item.audio, question=item.question, max_new_tokens=row.max_new_tokens)
+
+
+def asked_blind(item: Item, row: RowSpec) -> Request:
+    """Return the request without sound."""
+    return Request(task="", audio=BLIND, question=item.question, max_new_tokens=row.max_new_tokens)
+
+
+def shuffled_requests(items: Sequence[Item], row: RowSpec, *, seed: int) -> dict[str, Request]:
+    """Return item key → the same question about a clip with another label, for the items of one row.
+
+    A partner that is asked in the same words is taken where there is one: its answer is known already. Where no clip
+    has another label (a set of one class) the item has no partner and is left out.
+
+    Args:
+        items: Items of one row.
+        row: Its settings.
+        seed: Of the draw.
+    """
+    rng = np.random.default_rng(seed)
+    by_question: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        by_question[item.question].append(item)
+    found = {}
+    for item in items:
+        partner = _other(item, by_question[item.question], row, rng) or _other(item, items, row, rng)
+        if partner is not None:
+            found[item.key] = Request(
+                task=item.task, audio=partner.audio, question=item.question, max_new_tokens=row.max_new_tokens
+            )
+    return found
+
+
+def _other(item: Item, pool: Sequence[Item], row: RowSpec, rng: np.random.Generator) -> Item | None:
+    """Return a random item of the pool whose label differs, or None."""
+    for index in rng.permutation(len(pool)):
+        other = pool[index]
+        if other.audio != item.audio and _differs(item, other, row):
+            return other
+    return None
+
+
+def _differs(item: Item, other: Item, row: RowSpec) -> bool:
+    """Return whether the labels differ; for yes/no what counts is what is in the clip, not the answer."""
+    return item.content != other.content if row.parser == "yes_no" else item.truth != other.truth
+
+
+def majority_answer(items: Sequence[Item], row: RowSpec) -> tuple[Any, bool]:
+    """Return the commonest right answer, and whether it had to be taken from the evaluated set itself.
+
+    Of several commonest labels of the training split the one that scores best is taken.
+    """
+    here = Counter(_frozen(item.truth) for item in items)
+    if row.training_counts:
+        top = max(row.training_counts.values())
+        tied = [label for label, count in row.training_counts.items() if count == top]
+        by_text = {str(truth): (count, truth) for truth, count in here.items()}
+        best = max(tied, key=lambda label: by_text.get(label, (0, label))[0])
+        return by_text.get(best, (0, best))[1], False
+    truth = max(here, key=lambda value: here[value])
+    return (list(truth) if isinstance(truth, tuple) else truth), True
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def gain(value: float, controls: Mapping[str, float | None], *, lower_is_better: bool) -> float | None:
+    """Return how much better the score is than the best control; None without any control."""
+    known = [control for control in controls.values() if control is not None]
+    if not known:
+        return None
+    return min(known) - value if lower_is_better else value - max(known)

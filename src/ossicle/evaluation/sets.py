@@ -1,0 +1,172 @@
+"""Labelled recordings under a root: `ROOT/<set>/manifest.jsonl`, one object per clip, `path` relative to its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ossicle.errors import DataError
+from ossicle.evaluation.numerals import note_in
+from ossicle.evaluation.parse import vocabulary_named
+from ossicle.evaluation.phrasings import FILE, ask
+from ossicle.evaluation.task import Item, RowSpec, Sound, Task, TaskSpec
+from ossicle.types import Waveform
+
+MOST_SKIPPED = 0.05
+"""Share of clips of a set that may be unreadable before the task fails."""
+
+TRUTHS: dict[str, Callable[[Any], Any]] = {
+    "digit": int,
+    "number": float,
+    "quantity": float,
+    "note": lambda value: note_in(str(value)),
+    "yes_no": lambda value: value if isinstance(value, bool) else str(value).lower() in ("yes", "true", "1"),
+}
+"""Parser → how a manifest's value becomes comparable with what that parser gives; a plain text otherwise."""
+
+
+def read_manifest(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a manifest.
+
+    Raises:
+        DataError: A line is not a JSON object with a `path`; names the line.
+    """
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}:{number}: not JSON ({error.msg}); expected one object per line") from None
+        if not isinstance(record, dict) or "path" not in record:
+            raise DataError(f"{path}:{number}: expected an object with 'path'")
+        records.append(record)
+    return records
+
+
+def manifest_path(root: Path, spec: TaskSpec) -> Path:
+    """Return where the manifest of a task over recordings should lie."""
+    source = spec.source
+    return root / source.manifest if source.manifest else root / source.set / "manifest.jsonl"
+
+
+def file_sound(path: Path, key: str, duration_s: float) -> Sound:
+    """Return a sound backed by a file.
+
+    Raises:
+        OSError: The file is not there.
+    """
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Sound(key=key, load=partial(load_file, path), duration_s=duration_s, digest=digest, path=path)
+
+
+def load_file(path: Path) -> Waveform:
+    """Return a file as 16 kHz mono."""
+    from ossicle.audio.io import load_audio
+
+    return load_audio(path)
+
+
+def build_clips(spec: TaskSpec, root: Path, *, limit: int | None, seed: int, wordings: Path = FILE) -> Task:
+    """Return the items of a task over recordings.
+
+    Args:
+        spec: Task file; its manifest must exist.
+        root: Folder of sets.
+        limit: At most so many clips, drawn evenly over the manifest.
+        seed: Of that draw.
+        wordings: File of questions.
+
+    Raises:
+        DataError: More than 5 % of the clips are missing or without a truth.
+    """
+    manifest = manifest_path(root, spec)
+    records = read_manifest(manifest)
+    chosen = thin([r for r in records if any(_kept(r, row) for row in spec.rows.values())], limit, seed)
+    skipped: Counter[str] = Counter()
+    sounds: dict[str, Sound] = {}
+    for record in chosen:
+        try:
+            sounds[record["path"]] = file_sound(
+                manifest.parent / record["path"], record["path"], float(record.get("duration_s", 0.0))
+            )
+        except OSError:
+            skipped["file is missing"] += 1
+    items: list[Item] = []
+    vocabularies = {}
+    for name, row in spec.rows.items():
+        vocabularies[name] = row_vocabulary(row, records)
+        items += _row_items(spec, name, [r for r in chosen if r["path"] in sounds], wordings, skipped)
+    if sum(skipped.values()) > MOST_SKIPPED * max(1, len(chosen)):
+        reasons = ", ".join(f"{count} × {reason}" for reason, count in skipped.items())
+        raise DataError(f"{manifest}: too many clips cannot be used: {reasons}, of {len(chosen)}")
+    return Task(spec=spec, items=items, sounds=sounds, vocabularies=vocabularies, skipped=dict(skipped))
+
+
+def thin(records: list, limit: int | None, seed: int) -> list:
+    """Return at most `limit` records, drawn without order, kept in their order."""
+    if limit is None or len(records) <= limit:
+        return records
+    import numpy as np
+
+    return [records[i] for i in sorted(np.random.default_rng(seed).permutation(len(records))[:limit])]
+
+
+def row_vocabulary(row: RowSpec, records: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Return a row's label list: named, spelled out, or the labels of the set without aliases."""
+    if isinstance(row.vocabulary, dict):
+        return row.vocabulary
+    if row.vocabulary:
+        return vocabulary_named(row.vocabulary)
+    if row.parser not in ("label", "labels", "order", "first", "last"):
+        return {}
+    return {str(label): [] for label in sorted({_truth(record, row) for record in records if row.truth in record})}
+
+
+def wording(row: RowSpec, index: int, wordings: Path, **slots: str) -> str:
+    """Return the question for the index-th item of a row."""
+    if row.questions:
+        return row.questions[index % len(row.questions)].format(**slots)
+    return ask(row.ask, index, path=wordings, **slots)
+
+
+def _row_items(
+    spec: TaskSpec, name: str, records: list[dict[str, Any]], wordings: Path, skipped: Counter[str]
+) -> list[Item]:
+    row = spec.rows[name]
+    items = []
+    for record in records:
+        if not _kept(record, row):
+            continue
+        truth = _truth(record, row) if row.truth in record else None
+        if truth is None:
+            skipped[f"no '{row.truth}'"] += 1
+            continue
+        items.append(
+            Item(
+                key=f"{spec.task}/{name}/{record['path']}",
+                task=spec.task,
+                row=name,
+                audio=record["path"],
+                question=wording(row, len(items), wordings),
+                truth=truth,
+                cluster=str(record.get(spec.source.cluster, record["path"])),
+                content=str(truth),
+            )
+        )
+    return items
+
+
+def _kept(record: dict[str, Any], row: RowSpec) -> bool:
+    return all(str(record.get(column)) in values for column, values in row.keep.items())
+
+
+def _truth(record: dict[str, Any], row: RowSpec) -> Any:
+    value = row.merge.get(str(record[row.truth]), record[row.truth])
+    return TRUTHS.get(row.parser, str)(value)

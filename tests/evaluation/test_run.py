@@ -1,0 +1,186 @@
+"""A whole suite, by a model that hears and by one that does not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evaluation.doubles import Deaf, Oracle
+from ossicle.errors import ConfigError, DataError
+from ossicle.evaluation.card import read_card
+from ossicle.evaluation.compare import compare_cards
+from ossicle.evaluation.run import Setting, run_suite
+from ossicle.evaluation.verify import verify_card
+
+NANO = {
+    "esc10",
+    "fsdd_digit",
+    "librispeech_gender",
+    "emodb_emotion",
+    "berklee_instrument",
+    "world",
+    "scenes",
+    "presence",
+}
+FEW = "esc10,fsdd_digit,emodb_emotion"
+MODEL = {"name": "oracle", "hash": "0123456789"}
+
+
+def test_a_model_that_hears_gets_everything_right(setting, oracle, tmp_path):
+    result = run_suite(setting, oracle, out=tmp_path, model=MODEL)
+    assert set(result["tasks"]) == NANO
+    assert result["absent"] == []
+    for name, task in result["tasks"].items():
+        assert "error" not in task, task
+        assert task["value"] == 1.0, (name, task)
+        assert task["unparsed"] == 0
+        assert task["gain"] == pytest.approx(1.0 - max(task["blind"], task["shuffled"], task["majority"]))
+        assert task["gain"] >= 0.4, (name, task)
+        assert task["listens"], name
+    assert set(result["tasks"]["world"]["rows"]) == {"what", "first", "last", "count", "loudness", "pitch"}
+    assert result["refusal"]["value"] == 1.0
+    assert result["refusal"]["n"] >= 100
+    assert result["refusal"]["within_skills"]["value"] == 0.0
+    card = read_card(Path(result["card"]))
+    assert card["asked"]["esc10"]["sound"]["prompts"]
+    assert "| esc10 | accuracy | 1.000" in (tmp_path / "card.md").read_text()
+
+
+def test_a_deaf_model_is_caught(setting, tmp_path):
+    result = run_suite(setting, Deaf(), out=tmp_path, model=MODEL)
+    for task in result["tasks"].values():
+        assert not task["listens"]
+        assert task["gain"] <= 0.0
+    assert result["refusal"]["value"] == 0.0
+
+
+def test_a_run_that_stopped_goes_on_and_answers_are_asked_once(setting, built, tmp_path):
+    setting = replace(setting, suite=FEW)
+
+    class Dying(Oracle):
+        def answer(self, items, **settings):
+            if self.asked > 30:
+                raise KeyboardInterrupt
+            return super().answer(items, **settings)
+
+    dying = Dying(built.built)
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(setting, dying, out=tmp_path, model=MODEL)
+    with (tmp_path / "answers.jsonl").open("a") as file:
+        file.write('{"key": "torn')
+    second = Oracle(built.built)
+    result = run_suite(setting, second, out=tmp_path, model=MODEL)
+    fresh = Oracle(built.built)
+    run_suite(setting, fresh, out=tmp_path / "fresh", model=MODEL)
+    assert second.asked == fresh.asked - dying.asked
+    assert result["tasks"]["esc10"]["value"] == 1.0
+    third = Oracle(built.built)
+    run_suite(setting, third, out=tmp_path, model=MODEL)
+    assert third.asked == 0, "scoring again must not ask the model"
+
+
+def test_answers_of_another_model_are_not_mixed_in(setting, oracle, tmp_path):
+    setting = replace(setting, suite=FEW)
+    run_suite(setting, oracle, out=tmp_path, model=MODEL)
+    with pytest.raises(DataError, match=r"another run \(model differ"):
+        run_suite(setting, oracle, out=tmp_path, model={"name": "other"})
+
+
+def test_a_crashed_task_is_an_error_not_a_missing_row(setting, built, tmp_path):
+    setting = replace(setting, suite=FEW)
+
+    class Crashing(Oracle):
+        def answer(self, items, **settings):
+            if any("emotion" in question for _, question in items):
+                raise RuntimeError("boom")
+            return super().answer(items, **settings)
+
+    result = run_suite(setting, Crashing(built.built), out=tmp_path, model=MODEL)
+    assert set(result["tasks"]) == set(FEW.split(","))
+    assert result["tasks"]["emodb_emotion"]["error"] == "RuntimeError: boom"
+    assert result["tasks"]["esc10"]["value"] == 1.0
+
+
+def test_absent_sets_are_named(setting, oracle, tiny_root, tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "fsdd").symlink_to(tiny_root / "fsdd")
+    result = run_suite(Setting(suite="nano", root=tmp_path / "root", limit=8), Deaf(), out=tmp_path, model=MODEL)
+    assert result["absent"] == ["berklee_sounds", "emodb_2s", "esc10", "librispeech_gender251"]
+    assert set(result["tasks"]) == {"fsdd_digit", "world", "scenes"}
+    card = read_card(Path(result["card"]))
+    assert {a["set"]: a["licence"] for a in card["absent"]}["emodb_2s"] == "CC0 1.0"
+
+
+def test_verify_says_whether_a_card_reproduces(setting, oracle, tmp_path):
+    setting = replace(setting, suite=FEW)
+    card = read_card(Path(run_suite(setting, oracle, out=tmp_path, model=MODEL)["card"]))
+    again = verify_card(card, setting, oracle, out=None, model=MODEL)
+    assert again["reproduces"] == "bit for bit"
+    deaf = verify_card(card, setting, Deaf(), out=None, model=MODEL)
+    assert deaf["reproduces"] == "no"
+    assert deaf["tasks"]["esc10"]["verdict"] == "no"
+
+
+def test_compare_finds_the_better_model(setting, oracle, tmp_path):
+    setting = replace(setting, suite=FEW)
+    good = read_card(Path(run_suite(setting, oracle, out=tmp_path / "a", model=MODEL)["card"]))
+    bad = read_card(Path(run_suite(setting, Deaf(), out=tmp_path / "b", model=MODEL)["card"]))
+    result = compare_cards(bad, good)
+    assert set(result["tasks"]) == set(FEW.split(","))
+    for name, task in result["tasks"].items():
+        expected = good["tasks"][name]["value"] - bad["tasks"][name]["value"]
+        assert task["delta"] == pytest.approx(expected, abs=1e-6)
+        assert task["better"] == "second"
+        assert task["p"] < 0.05
+    same = compare_cards(good, good)
+    assert all(task["delta"] == 0 and task["p"] == 1.0 for task in same["tasks"].values())
+
+
+def test_your_own_task_is_ten_lines(tiny_root, oracle, tmp_path):
+    from ossicle.evaluation.task import load_spec
+
+    (tmp_path / "mine.yaml").write_text(
+        "task: mine\nsource: {kind: clips, manifest: esc10/manifest.jsonl, cluster: freesound_id}\n"
+        "rows:\n  thing:\n    questions: ['What is it?']\n    truth: label\n    parser: label\n"
+    )
+    spec = load_spec(tmp_path / "mine.yaml")
+    result = run_suite(Setting(suite="mine", root=tiny_root), Deaf(), out=tmp_path / "o", model=MODEL, specs=[spec])
+    assert result["tasks"]["mine"]["n"] == 30
+    assert result["tasks"]["mine"]["majority_from"] == "set"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rows: {}", "mine.yaml: 'task' is missing"),
+        ("task: x\nrows: {a: {truth: y}}", "row 'a' asks nothing"),
+        ("task: x\nrows: {a: {ask: sound, prser: label}}", "unknown key .*did you mean 'parser'"),
+        ("- 1", "expected a mapping"),
+    ],
+)
+def test_mistakes_in_a_task_file_are_named(tmp_path, text, message):
+    from ossicle.evaluation.task import load_spec
+
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_spec(tmp_path / "mine.yaml")
+
+
+def test_unknown_suites_and_roots_are_named(tmp_path):
+    with pytest.raises(ConfigError, match="no suite or task 'nana'; did you mean 'nano'"):
+        run_suite(Setting(suite="nana", root=tmp_path), Deaf(), out=tmp_path, model=MODEL)
+    with pytest.raises(DataError, match="no such folder"):
+        run_suite(Setting(suite="nano", root=tmp_path / "x"), Deaf(), out=tmp_path, model=MODEL)
+    with pytest.raises(DataError, match="none of the sets of 'clips' is here"):
+        run_suite(Setting(suite="clips", root=tmp_path), Deaf(), out=tmp_path, model=MODEL)
+
+
+def test_a_set_with_missing_files_is_refused_with_counts(tmp_path):
+    folder = tmp_path / "esc10"
+    folder.mkdir()
+    (folder / "manifest.jsonl").write_text(json.dumps({"path": "gone.wav", "label": "rain"}) + "\n")
+    result = run_suite(Setting(suite="esc10", root=tmp_path), Deaf(), out=tmp_path / "o", model=MODEL)
+    assert "1 × file is missing, of 1" in result["tasks"]["esc10"]["error"]
