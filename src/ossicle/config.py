@@ -68,6 +68,8 @@ class Document:
         except ValidationError as error:
             location = at + tuple(error.errors()[0]["loc"])
             raise ConfigError(f"{self.place(location)}: {explain(error, model, at=at)}") from None
+        except ConfigError as error:  # from a part nested inside that checks itself
+            raise ConfigError(f"{self.place(at)}: {error}") from None
 
     def set(self, override: str) -> None:
         """Apply one bare override `a.b=c`; the value is read as YAML.

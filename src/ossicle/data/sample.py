@@ -9,14 +9,13 @@ One `<audio>` tag per audio, in order. Source: the messages form of ms-swift, wh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ossicle.errors import DataError
+from ossicle.chat import AUDIO_TAG
+from ossicle.errors import AudioError, DataError
 from ossicle.types import SAMPLE_RATE_HZ, Waveform
-
-AUDIO_TAG = "<audio>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,15 +38,47 @@ class AudioRef:
         Raises:
             AudioError: Not there, or not decodable.
         """
-        from ossicle.audio.io import read_audio
+        from ossicle.audio.io import load_audio
 
         duration_s = None if self.end_s is None else self.end_s - self.start_s
-        return read_audio(self.path, start_s=self.start_s, duration_s=duration_s)
+        return load_audio(self.path, start_s=self.start_s, duration_s=duration_s)
 
     def identity(self) -> str:
-        """Return what changes when the audio does, without decoding it."""
-        facts = self.path.stat()
+        """Return what changes when the audio does, without decoding it.
+
+        Raises:
+            AudioError: The file is not there.
+        """
+        try:
+            facts = self.path.stat()
+        except OSError as error:
+            raise AudioError(f"{self.path}: cannot be read ({error.strerror})") from None
         return f"{self.path.resolve()}|{facts.st_size}|{facts.st_mtime_ns}|{self.start_s}|{self.end_s}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeAudio:
+    """Audio that a generator makes when it is needed.
+
+    Attributes:
+        make: Returns the waveform, the same one every time.
+        name: What changes when the audio does: generator, settings, number.
+    """
+
+    make: Callable[[], Waveform]
+    name: str
+
+    def load(self) -> Waveform:
+        """Make it."""
+        return self.make()
+
+    def identity(self) -> str:
+        """Return `name`."""
+        return self.name
+
+
+Audio = AudioRef | MadeAudio | Waveform
+"""On disk, to be made, or in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +87,13 @@ class Sample:
 
     Attributes:
         messages: Mappings with `role` (system, user, assistant) and `content` (text with `<audio>` tags).
-        audios: One for each tag, in order: on disk, or in memory.
+        audios: One for each tag, in order: on disk, to be made, or in memory.
         id: Name for messages to people: `file:line`, or generator and number.
         label: The plain class behind the answer, where there is one.
     """
 
     messages: tuple[dict[str, str], ...]
-    audios: tuple[AudioRef | Waveform, ...] = ()
+    audios: tuple[Audio, ...] = ()
     id: str = ""
     label: str | None = None
 
@@ -72,7 +103,7 @@ class Sample:
         return replace(self, messages=silent, audios=())
 
 
-def question(text: str, answer: str, audios: Sequence[AudioRef | Waveform], **more: str | None) -> Sample:
+def question(text: str, answer: str, audios: Sequence[Audio], **more: str | None) -> Sample:
     """Return the usual sample: every audio, then one question, then its answer.
 
     Example:
@@ -103,14 +134,14 @@ def check(sample: Sample) -> Sample:
     return sample
 
 
-def waveform(audio: AudioRef | Waveform) -> Waveform:
+def waveform(audio: Audio) -> Waveform:
     """Return the audio in memory."""
-    return audio.load() if isinstance(audio, AudioRef) else audio
+    return audio if isinstance(audio, Waveform) else audio.load()
 
 
-def identity(audio: AudioRef | Waveform) -> str:
+def identity(audio: Audio) -> str:
     """Return a hash that changes when the audio does."""
-    if isinstance(audio, AudioRef):
+    if not isinstance(audio, Waveform):
         return hashlib.blake2b(audio.identity().encode(), digest_size=16).hexdigest()
     rate = "" if audio.sample_rate_hz == SAMPLE_RATE_HZ else f"@{audio.sample_rate_hz}"
     return hashlib.blake2b(audio.samples.tobytes(), digest_size=16).hexdigest() + rate

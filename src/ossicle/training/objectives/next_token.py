@@ -1,0 +1,139 @@
+"""The language-model loss: each label token is predicted from the audio and the text before it.
+
+    total = − Σ log p(token | audio, text before it)          over label tokens; the loop divides by their global number
+
+Some samples lose their audio, or hear another's, so that a blind answer is the model's prior (`collate.perturb`). With
+frozen encoders their tokens may be disturbed, because features of clips seen before are too clean. Source: our choice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from tqdm import tqdm
+
+from ossicle.data.cache import FeatureCache
+from ossicle.data.collate import Batch, Collator, perturb
+from ossicle.data.sample import Audio
+from ossicle.errors import ConfigError
+from ossicle.training.objectives.base import Objective, ObjectiveConfig, StageContext, StepLoss
+from ossicle.types import AudioTokens
+
+log = logging.getLogger(__name__)
+
+
+class NextTokenConfig(ObjectiveConfig):
+    """Settings of `next_token`; the last three need frozen encoders.
+
+    Attributes:
+        max_skipped: Share of samples whose audio may be unreadable.
+        feature_dropout: Share of the numbers in encoder tokens set to zero.
+        feature_noise: Standard deviation of noise on encoder tokens, relative to theirs.
+        frame_dropout: Share of encoder tokens set to zero whole.
+    """
+
+    kind: str = "next_token"
+    max_skipped: float = Field(default=0.01, ge=0, le=1)
+    feature_dropout: float = Field(default=0.0, ge=0, lt=1)
+    feature_noise: float = Field(default=0.0, ge=0)
+    frame_dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @property
+    def disturbs(self) -> bool:
+        """Encoder tokens are disturbed."""
+        return bool(self.feature_dropout or self.feature_noise or self.frame_dropout)
+
+
+class NextToken(Objective):
+    """Next-token loss over the stage's mix."""
+
+    Config: ClassVar[type[ObjectiveConfig]] = NextTokenConfig
+    needs_data: ClassVar[bool] = True
+
+    def __init__(self, config: NextTokenConfig, context: StageContext) -> None:
+        super().__init__(config, context)
+        stage, model = context.stage, context.model
+        trains = [n for n, p in model.named_parameters() if p.requires_grad and ".encoder." in n]
+        if config.disturbs and trains:
+            raise ConfigError(
+                f"stage '{stage.name}': disturbing features needs frozen encoders, but {trains[0]} trains"
+            )
+        cache = self._cache() if stage.feature_cache else None
+        self.collator = Collator(
+            context.processor,
+            loss_on=stage.loss_on,
+            system=context.recipe.model.system,
+            cache=cache,
+            max_skipped=config.max_skipped,
+        )
+
+    def batch(self, step: int) -> Batch:
+        """Return micro-batch `step` of the mix."""
+        stage, context = self.context.stage, self.context
+        samples = context.data.batch(step, stage.micro)
+        samples = perturb(samples, stage.audio_dropout, stage.audio_shuffle, context.generator(step))
+        batch = self.collator(samples, device=context.device)
+        return self._disturbed(batch, step) if self.config.disturbs else batch
+
+    def loss(self, batch: Batch) -> StepLoss:
+        """Return the summed cross-entropy over the batch's label tokens."""
+        out = self.context.model(**batch.inputs, num_items_in_batch=1, use_cache=False)
+        return StepLoss(total=out.loss, count=batch.count)
+
+    def _cache(self) -> FeatureCache:
+        """Return the filled cache of the stage's clips."""
+        context, mix = self.context, self.context.data
+        endless = [name for name, size in zip(mix.names, mix.sizes, strict=True) if size == 0]
+        if endless or context.cache_dir is None:
+            why = f"source '{endless[0]}' never repeats a clip" if endless else "there is no folder for it"
+            raise ConfigError(f"stage '{context.stage.name}': feature_cache cannot be used: {why}")
+        dtype = torch.float32 if context.stage.precision == "fp32" else torch.float16
+        cache = FeatureCache(context.cache_dir / "features", context.model, dtype=dtype)
+        with tqdm(desc=f"{context.stage.name}: features", unit="clip", mininterval=1.0) as bar:
+            for done in cache.fill(self._audios()):
+                bar.update(done)
+        return cache
+
+    def _audios(self) -> Iterator[Audio]:
+        """Yield the clips that the stage will draw, in the order of the sources."""
+        mix, stage = self.context.data, self.context.stage
+        wanted = stage.num_steps(mix.num_samples) * stage.batch_size
+        places = sorted({mix.place(position) for position in range(min(wanted, 4 * mix.num_samples))})
+        for which, index in places:
+            yield from mix.sources[which].sample(index).audios
+
+    def _disturbed(self, batch: Batch, step: int) -> Batch:
+        """Return the batch with its encoder tokens disturbed."""
+        inputs: dict[str, Any] = dict(batch.inputs)
+        if "audio_values" in inputs:
+            with torch.no_grad():
+                values, lengths = inputs.pop("audio_values"), inputs.pop("audio_lengths")
+                inputs["audio_tokens"] = self.context.model.encode(values, lengths)
+        seed = int(self.context.generator(step, stream=1).integers(2**62))
+        random = torch.Generator(self.context.device).manual_seed(seed)
+        tokens = inputs.get("audio_tokens", {})
+        return replace(batch, inputs={**inputs, **_tokens({n: self._noisy(t, random) for n, t in tokens.items()})})
+
+    def _noisy(self, tokens: AudioTokens, random: torch.Generator) -> AudioTokens:
+        values: Tensor = tokens.values
+        settings = self.config
+        if settings.feature_noise:
+            scale = settings.feature_noise * values[tokens.valid].std()
+            values = values + scale * torch.randn(values.shape, generator=random, device=values.device)
+        if settings.feature_dropout:
+            keep = torch.rand(values.shape, generator=random, device=values.device) >= settings.feature_dropout
+            values = values * keep / (1 - settings.feature_dropout)
+        if settings.frame_dropout:
+            keep = torch.rand(values.shape[:2], generator=random, device=values.device) >= settings.frame_dropout
+            values = values * keep[..., None]
+        return tokens.with_values(values.masked_fill(~tokens.valid[..., None], 0))
+
+
+def _tokens(tokens: dict[str, AudioTokens]) -> dict[str, Any]:
+    return {"audio_tokens": tokens} if tokens else {}

@@ -1,0 +1,359 @@
+"""A whole curriculum: build, stage after stage, resume, and the finished model folder.
+
+RUN/recipe.yaml          resolved recipe
+RUN/log.jsonl            one row per optimiser step
+RUN/checkpoints/…        see `training.checkpoint`
+RUN/model/               the result, adapters folded in: what `ossicle ask --model RUN/model` takes
+RUN/result.json          what `ossicle train --json` prints
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ossicle import config, registry
+from ossicle.data.mix import Mix
+from ossicle.data.source import Source, SourceContext, source_class
+from ossicle.errors import ConfigError, DataError, UserError
+from ossicle.training import checkpoint, freeze, lora
+from ossicle.training.build import Built, build
+from ossicle.training.checkpoint import Place
+from ossicle.training.loop import StageRun, run_steps
+from ossicle.training.objectives.base import Objective, StageContext
+from ossicle.training.recipe import Loaded, Recipe, Stage
+from ossicle.training.trackers import Log, Tracker, open_trackers
+
+logger = logging.getLogger(__name__)
+
+MEAN_OF = 10
+"""First and last loss are means over so many steps, or a tenth of the stage where that is less."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageResult:
+    """What a stage did.
+
+    Attributes:
+        name: Its name.
+        steps: Optimiser steps.
+        first_loss: Mean loss of its first steps.
+        last_loss: Mean loss of its last steps.
+        seconds: Sum of the steps' times.
+        trainable: Number of parameters that trained.
+        skipped: Samples left out, by reason.
+        measures: What the objective measured at the end.
+    """
+
+    name: str
+    steps: int
+    first_loss: float
+    last_loss: float
+    seconds: float
+    trainable: int
+    skipped: dict[str, int] = field(default_factory=dict)
+    measures: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """What a run made: `checkpoint` is the model folder."""
+
+    stages: list[StageResult]
+    checkpoint: Path
+
+
+class Run:
+    """One run of a recipe in one folder.
+
+    Args:
+        loaded: The recipe.
+        out: Folder of the run.
+        device: Where it trains.
+        shrink: The recipe was shrunk; generators make less.
+        tell: Takes lines for people (trainable tables, what was resumed).
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        out: Path,
+        *,
+        device: torch.device | str = "cpu",
+        shrink: bool = False,
+        tell: Callable[[str], None] = logger.info,
+    ) -> None:
+        self.recipe: Recipe = loaded.recipe
+        self.out = out
+        self.device = torch.device(device)
+        self.tell = tell
+        self.cache_dir = out.parent / "cache"
+        self.data_context = SourceContext(
+            folder=loaded.folder, seed=self.recipe.seed, cache_dir=self.cache_dir, shrink=shrink
+        )
+
+    def train(self, *, resume: bool = False) -> TrainResult:
+        """Run every stage that is not done yet, and write the model folder.
+
+        Raises:
+            UserError: Something in recipe, data or folder does not fit.
+        """
+        found = self._begin(resume)
+        self.check_needs()
+        sources = self.open_sources()
+        built = build(self.recipe, sources)
+        built.model.to(self.device)
+        place = Place(stage=0, step=0)
+        if found is not None:
+            path, place = found
+            self._load(built, path, place)
+            self.tell(f"resumed after step {place.step} of stage '{self.recipe.stages[place.stage].name}' from {path}")
+        log = Log(self.out / "log.jsonl")
+        log.cut(self._order(), place.stage, place.step)
+        with open_trackers(self.recipe.report_to, self.out, config.dump(self.recipe)) as trackers:
+            for number in range(place.stage, len(self.recipe.stages)):
+                done = place if number == place.stage else Place(stage=number, step=0)
+                self._stage(
+                    built, sources, done, found[0] if found and number == place.stage else None, [log, *trackers]
+                )
+        return self._finish(built, log)
+
+    def check_needs(self) -> None:
+        """List everything that the recipe needs and is not here, before any work.
+
+        Raises:
+            DataError: All that is missing, in one line.
+        """
+        missing = [
+            f"{need.what} ({need.source})"
+            for name, settings in self.recipe.sources().items()
+            for need in source_class(settings.kind).needs(settings, self.data_context)
+            if not need.present
+        ]
+        if missing:
+            raise DataError(f"recipe '{self.recipe.name}' needs what is not here: {'; '.join(missing)}")
+
+    def open_sources(self) -> dict[str, Source]:
+        """Return the sources that some stage draws from, open."""
+        used = {entry.source for stage in self.recipe.stages for entry in stage.mix}
+        settings = self.recipe.sources()
+        return {
+            name: source_class(settings[name].kind)(settings[name], self.data_context)
+            for name in self.recipe.data
+            if name in used
+        }
+
+    def _begin(self, resume: bool) -> tuple[Path, Place] | None:
+        """Claim the folder; return the checkpoint to go on from."""
+        resolved = config.dump(self.recipe)
+        written = self.out / "recipe.yaml"
+        if not resume:
+            if self.out.exists() and any(self.out.iterdir()):
+                raise UserError(f"{self.out}: is not empty; use --resume to go on with it, or --out for another folder")
+            self.out.mkdir(parents=True, exist_ok=True)
+            written.write_text(resolved, encoding="utf-8")
+            return None
+        if not written.is_file():
+            self.tell(f"{self.out}: nothing to resume yet, starting from the beginning")
+            self.out.mkdir(parents=True, exist_ok=True)
+            written.write_text(resolved, encoding="utf-8")
+            return None
+        _same_recipe(written, resolved)
+        return checkpoint.newest(self.out / "checkpoints")
+
+    def _order(self) -> list[str]:
+        return [stage.name for stage in self.recipe.stages]
+
+    def _stage(
+        self, built: Built, sources: Mapping[str, Source], place: Place, path: Path | None, trackers: list[Tracker]
+    ) -> None:
+        """Run one stage from `place`, with the state of `path` where there is one."""
+        stage = self.recipe.stages[place.stage]
+        mix = None
+        if stage.mix:
+            mix = Mix(sources, stage.mix, seed=self.recipe.seed, stage_index=place.stage)
+        steps = stage.num_steps(None if mix is None or mix.endless else mix.num_samples)
+        if place.step >= steps and path is not None:
+            return
+        prepare(built.model, stage)
+        table = freeze.table(built.model)
+        self.tell(freeze.table_text(table, stage.name))
+        context = StageContext(
+            model=built.model,
+            processor=built.processor,
+            recipe=self.recipe,
+            stage=stage,
+            stage_index=place.stage,
+            device=self.device,
+            data=mix,
+            cache_dir=self.cache_dir,
+        )
+        objective = build_objective(stage, context).to(self.device)
+        run = StageRun(context, objective, steps, self.out)
+        if path is not None:
+            checkpoint.load_optimizer(run.optimizer, run.named, checkpoint.tensors(path / "optimizer.safetensors"))
+            heads = checkpoint.tensors(path / "objective.safetensors")
+            checkpoint.load_tensors(objective, heads, (), path / "objective.safetensors")
+
+        def save(step: int) -> None:
+            self._save(built, run, Place(stage=place.stage, step=step), table)
+
+        def log_row(row: dict[str, Any]) -> None:
+            for tracker in trackers:
+                tracker.write(row)
+
+        run_steps(run, place.step, log_row=log_row, save=save)
+        measures = objective.finish()
+        skipped = dict(getattr(getattr(objective, "collator", None), "skips", {}))
+        facts = {"trainable": sum(row.trainable for row in table), "measures": measures, "skipped": skipped}
+        trackers[0].write({"stage": stage.name, "finished": steps, **facts})
+        save(steps)
+
+    def _save(self, built: Built, run: StageRun, place: Place, table: list[freeze.PartCount]) -> None:
+        """Write one checkpoint."""
+        left_out = self._left_out(built, place.stage)
+        facts = {
+            "stage": run.context.stage.name,
+            "versions": versions(),
+            "data": {name: source.fingerprint() for name, source in _sources_of(run.context.data).items()},
+            "trainable": [asdict(row) for row in table],
+            "left_out": list(left_out),
+        }
+        files: dict[str, Any] = {
+            "model.safetensors": checkpoint.tensors_of(built.model, left_out),
+            "objective.safetensors": checkpoint.tensors_of(run.objective),
+            "optimizer.safetensors": checkpoint.optimizer_tensors(run.optimizer, run.named),
+            "recipe.yaml": config.dump(self.recipe),
+            "stage.json": json.dumps(facts, indent=1),
+        }
+        checkpoint.save(self.out / "checkpoints", place, files, keep=self.recipe.keep_checkpoints)
+
+    def _load(self, built: Built, path: Path, place: Place) -> None:
+        state = checkpoint.tensors(path / "model.safetensors")
+        checkpoint.load_tensors(built.model, state, self._left_out(built, place.stage), path / "model.safetensors")
+
+    def _left_out(self, built: Built, stage: int) -> tuple[str, ...]:
+        """Return the prefixes of published weights that no stage so far has trained."""
+        names = [name for name, _ in built.model.named_parameters()]
+        patterns = [pattern for done in self.recipe.stages[: stage + 1] for pattern in done.train]
+        trained = {name for name in names for pattern in patterns if freeze.matches(name, pattern)}
+        adapted = tuple(f"{part}." for part in (self.recipe.model.lora.parts if self.recipe.model.lora else ()))
+        return tuple(
+            prefix
+            for prefix in built.pretrained
+            if not prefix.startswith(adapted or ("\0",)) and not any(name.startswith(prefix) for name in trained)
+        )
+
+    def _finish(self, built: Built, log: Log) -> TrainResult:
+        """Write the model folder and the result."""
+        lora.fold(built.adapters)
+        folder, temporary = self.out / "model", self.out / ("model" + checkpoint.WRITING)
+        shutil.rmtree(temporary, ignore_errors=True)
+        built.model.eval().save_pretrained(temporary)
+        built.processor.save_pretrained(temporary)
+        (temporary / "recipe.yaml").write_text(config.dump(self.recipe), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.replace(folder)
+        stages = [_result(stage, log.rows(stage.name)) for stage in self.recipe.stages]
+        result = {"stages": [asdict(stage) for stage in stages], "checkpoint": str(folder)}
+        (self.out / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+        return TrainResult(stages=stages, checkpoint=folder)
+
+
+def prepare(model: Any, stage: Stage) -> list[str]:
+    """Freeze and unfreeze as a stage says; return the names of what trains."""
+    names = freeze.set_trainable(model, stage.train)
+    if stage.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+        model.language_model.train()  # a frozen decoder recomputes too, and only modules in train mode do
+    elif model.is_gradient_checkpointing:
+        model.gradient_checkpointing_disable()
+    return names
+
+
+def build_objective(stage: Stage, context: StageContext) -> Objective:
+    """Return the objective of a stage.
+
+    Raises:
+        ConfigError: It needs a mix and the stage names none.
+    """
+    settings = registry.parse("training.objectives", stage.objective)
+    found = registry.lookup("training.objectives", settings.kind)
+    if found.needs_data and context.data is None:
+        raise ConfigError(f"stage '{stage.name}': objective '{settings.kind}' needs a 'mix' of sources")
+    objective: Objective = found(settings, context)
+    return objective
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what numbers depend on."""
+    named = {}
+    for package in ("ossicle", "torch", "transformers", "tokenizers", "safetensors", "peft", "numpy"):
+        try:
+            named[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {**named, "python": platform.python_version(), "machine": platform.machine()}
+
+
+def _sources_of(mix: Mix | None) -> dict[str, Source]:
+    return dict(zip(mix.names, mix.sources, strict=True)) if mix is not None else {}
+
+
+def _same_recipe(written: Path, resolved: str) -> None:
+    """Refuse to go on with another recipe than the one the run began with."""
+    before = written.read_text(encoding="utf-8")
+    if before != resolved:
+        pairs = zip(before.splitlines(), resolved.splitlines(), strict=False)
+        old, new = next(((a, b) for a, b in pairs if a != b), ("its end", "more"))
+        raise ConfigError(f"{written}: the run was begun with '{old.strip()}', now it says '{new.strip()}'; use --out")
+
+
+def _result(stage: Stage, rows: list[dict[str, Any]]) -> StageResult:
+    """Return a stage's result from its rows in the log."""
+    steps = [row for row in rows if "loss" in row]
+    end: dict[str, Any] = next((row for row in reversed(rows) if "finished" in row), {})
+    some = max(1, min(MEAN_OF, len(steps) // 10))
+    losses = [row["loss"] for row in steps]
+    return StageResult(
+        name=stage.name,
+        steps=len(steps),
+        first_loss=sum(losses[:some]) / some,
+        last_loss=sum(losses[-some:]) / some,
+        seconds=round(sum(row["seconds"] for row in steps), 2),
+        trainable=end.get("trainable", 0),
+        skipped=end.get("skipped", {}),
+        measures=end.get("measures", {}),
+    )
+
+
+def free_folder(root: Path, name: str, *, resume: bool = False) -> Path:
+    """Return the folder of a new run under `root`, or with `resume` of the last one.
+
+    Example:
+        >>> free_folder(Path("nowhere"), "nano").as_posix()
+        'nowhere/nano'
+    """
+    taken = sorted(
+        (p for p in root.glob(f"{name}*") if _number(p.name, name)), key=lambda p: _number(p.name, name) or 0
+    )
+    if resume:
+        return taken[-1] if taken else root / name
+    last = _number(taken[-1].name, name) if taken else 0
+    return root / (f"{name}-{(last or 0) + 1}" if taken else name)
+
+
+def _number(folder: str, name: str) -> int | None:
+    rest = folder.removeprefix(name)
+    if rest == "":
+        return 1
+    return int(rest[1:]) if rest[:1] == "-" and rest[1:].isdigit() else None
