@@ -63,6 +63,6 @@ class Clip:
         Raises:
             AudioError: The file cannot be read.
         """
-        from ossicle.audio.io import read_audio
+        from ossicle.audio.io import load_audio
 
-        return read_audio(self.path, start_s=self.start_s, duration_s=self.duration_s)
+        return load_audio(self.path, start_s=self.start_s, duration_s=self.duration_s)
