@@ -104,5 +104,7 @@ def test_bundled_scenes_can_be_made_again(tmp_path: Path) -> None:
     assert len(make.make(tmp_path)) == 4
     for bundled in demo.scenes():
         told = json.loads((tmp_path / f"{bundled.name}.json").read_text())
-        assert [event["label"] for event in told["truth"]["events"]] == [e["label"] for e in bundled.truth["events"]]
+        for now, shipped in zip(told["truth"]["events"], bundled.truth["events"], strict=True):
+            assert (now["label"], now["text"], now["count"]) == (shipped["label"], shipped["text"], shipped["count"])
+            assert now["parameters"] == shipped["parameters"], "run python -m ossicle.world.demo.make"
         assert told["title"] == bundled.title

@@ -96,3 +96,10 @@ def test_without_espeak_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     speech._files.cache_clear()
     with pytest.raises(UnsupportedError, match="apt-get install espeak-ng"):
         speech.say("one")
+
+
+@needs_espeak
+def test_an_endless_text_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speech, "TIMEOUT_S", 0.0005)
+    with pytest.raises(DataError, match="shorter text"):
+        speech.say("seven " * 2000)

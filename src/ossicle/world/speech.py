@@ -109,6 +109,8 @@ def say(
     _check(text, voice, speed_wpm, pitch)
     arguments = ["--stdin", "-z", "-v", voice, "-s", str(round(speed_wpm)), "-p", str(round(pitch)), "--stdout"]
     spoken, source_hz = _decode(_run(arguments, text), text)
+    if not np.abs(spoken).max() > 1e-4:
+        raise DataError(f"espeak-ng spoke nothing for {text!r}; expected English words")
     spoken = _trim(spoken, source_hz)
     if rate_hz != source_hz:
         import soxr
@@ -141,9 +143,12 @@ def _run(arguments: list[str], text: str = "") -> bytes:
     program = shutil.which(PROGRAM)
     if program is None:
         raise UnsupportedError("espeak-ng is not installed, so nothing can be spoken; apt-get install espeak-ng")
-    done = subprocess.run(
-        [program, *arguments], input=text.encode(), capture_output=True, timeout=TIMEOUT_S, check=False
-    )
+    try:
+        done = subprocess.run(
+            [program, *arguments], input=text.encode(), capture_output=True, timeout=TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise DataError(f"espeak-ng took more than {TIMEOUT_S:.0f} s; give it a shorter text") from None
     if done.returncode != 0:
         reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
         raise DataError(f"espeak-ng refused {' '.join(arguments)}: {reason}")

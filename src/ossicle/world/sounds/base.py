@@ -27,6 +27,8 @@ PEAK = 0.8
 LONGEST_S = 3600.0
 
 Parameters = Mapping[str, float]
+Rule = Callable[[Parameters, "Canvas"], np.ndarray]
+Counter = Callable[[Parameters, float], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +106,9 @@ class Source:
     spoken: str
     family: str
     ranges: Mapping[str, Range]
-    synthesise: Callable[[Parameters, Canvas], np.ndarray]
+    synthesise: Rule
     pitch: Callable[[Parameters], float] | None = None
-    repeats: Callable[[Parameters, float], int] | None = None
+    repeats: Counter | None = None
     length_s: tuple[float, float] = (0.8, 2.0)
 
     def sample(self, rng: np.random.Generator) -> dict[str, float]:

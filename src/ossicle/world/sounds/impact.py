@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ossicle.world.sounds.base import Canvas, Parameters, Range, Source
+from ossicle.world.sounds.base import Canvas, Counter, Parameters, Range, Source
 from ossicle.world.sounds.shape import colour, decay, fitting, full, gate, modes, phase, train, wave
 
 
-def _counter(grain_s: float):
+def _counter(grain_s: float) -> Counter:
     def rule(p: Parameters, duration_s: float) -> int:
         return fitting(p["per_second"], grain_s, duration_s)
 

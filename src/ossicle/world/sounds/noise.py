@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ossicle.world.sounds.base import Canvas, Parameters, Range, Source
+from ossicle.world.sounds.base import Canvas, Parameters, Range, Rule, Source
 from ossicle.world.sounds.shape import colour, convolve, decay, even, resonate, smooth
 
 
-def _noise(slope: float):
+def _noise(slope: float) -> Rule:
     def rule(p: Parameters, c: Canvas) -> np.ndarray:
         body = colour(c.noise(), c.rate_hz, slope, p["low_hz"], p["high_hz"])
         return body * (1.0 + p["wobble"] * smooth(c.rng, c.samples, c.rate_hz, 2.0))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ossicle.world.sounds.base import Canvas, Parameters, Range, Source
+from ossicle.world.sounds.base import Canvas, Parameters, Range, Rule, Source
 from ossicle.world.sounds.shape import colour, decay, full, gate, harmonics, modes, phase, wave
 
 
@@ -25,7 +25,7 @@ def _tone(p: Parameters, c: Canvas) -> np.ndarray:
     return body * (1.0 - p["tremolo"] * (0.5 - 0.5 * np.cos(2 * np.pi * p["tremolo_per_s"] * c.time_s)))
 
 
-def _chirp(direction: int):
+def _chirp(direction: int) -> Rule:
     def rule(p: Parameters, c: Canvas) -> np.ndarray:
         position = np.linspace(0.0, 1.0, c.samples) ** p["bend"]
         octaves = p["octaves"] * (position if direction > 0 else 1.0 - position)
