@@ -23,7 +23,7 @@ def tiny(**settings: object) -> CnnEncoder:
 
 
 def test_silence_is_what_padding_is() -> None:
-    mel, counts = tiny().features(torch.zeros(2, 800), torch.tensor([800, 161]))
+    mel, counts = tiny().log_mel(torch.zeros(2, 800), torch.tensor([800, 161]))
     assert mel.shape == (2, 5, 32) and counts.tolist() == [5, 2]
     assert mel.abs().max() < 1e-6
 

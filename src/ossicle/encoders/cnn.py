@@ -133,12 +133,12 @@ class CnnEncoder(Encoder):
         )
         self.norm = nn.LayerNorm(config.dim)
 
-    def features(self, windows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def log_mel(self, windows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return (W, T, F) log-mel, scaled so that digital silence is 0, and the real frames (W,) of each window."""
         mel = log_mel(windows, lengths, num_mels=self.config.num_mels, hop_samples=HOP_SAMPLES).transpose(1, 2)
         return (mel + 8) / 2, (lengths + HOP_SAMPLES - 1) // HOP_SAMPLES
 
-    def encode_features(self, mel: Tensor, counts: Tensor) -> Tensor:
+    def encode_mel(self, mel: Tensor, counts: Tensor) -> Tensor:
         """Return (W, N, D) from log-mel frames (W, T, F) and the real frames (W,) of each window."""
         x = mel[:, None].to(self.project.weight.dtype)  # (W, 1, T, F)
         x = x.contiguous(memory_format=torch.channels_last)  # a third faster on CPU, same numbers
@@ -154,4 +154,4 @@ class CnnEncoder(Encoder):
 
     def encode_windows(self, windows: Tensor, lengths: Tensor) -> Tensor:
         """Encode windows (W, S) with `lengths` (W,) real samples."""
-        return self.encode_features(*self.features(windows, lengths))
+        return self.encode_mel(*self.log_mel(windows, lengths))

@@ -10,9 +10,11 @@ its last weights. Source: our choice, measured against one task per batch.
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from typing import Any, ClassVar
 
 import torch
@@ -32,7 +34,7 @@ class TimelinesConfig(ObjectiveConfig):
 
     Attributes:
         part: The encoder that learns, for example `streams.sound.encoder`.
-        root: Folder with the sets named in `mix`.
+        root: Folder with the sets named in `mix`; `${VARIABLES}` are filled in.
         mix: Weight of each pool: set folders, and the synthesised `world`, `words`, `phrases`.
         heads: What is asked of the frames.
         synthesised: How many sounds each synthesised pool has.
@@ -75,11 +77,11 @@ class Timelines(Objective):
         super().__init__(config, context)
         names = sorted(config.mix)
         found = pools(
-            Path(config.root).expanduser(),
+            Path(Template(config.root).safe_substitute(os.environ)).expanduser(),
             names,
             seed=config.sounds_seed,
             counts={name: config.synthesised[name] for name in names if name in config.synthesised},
-            cache_dir=context.cache_dir,
+            cache_dir=context.cache_dir / "sounds" if context.cache_dir else None,
         )
         everything = [sound for name in names for sound in found[name]]
         self.held_out = [sound for sound in everything if is_held_out(sound, config.held_out)]
@@ -99,10 +101,10 @@ class Timelines(Objective):
     def batch(self, step: int) -> TimelineBatch:
         """Return rows drawn and augmented for one micro-batch."""
         rng = self.context.generator(step)
-        audio, placements, under = self.timelines.rows(self.context.stage.micro_batch_size, rng)
+        audio, placements, under = self.timelines.rows(self.context.stage.micro, rng)
         lengths = torch.full((len(audio),), audio.shape[1])
         with torch.no_grad():
-            mel, counts = self.encoder.features(torch.from_numpy(audio), lengths)
+            mel, counts = self.encoder.log_mel(torch.from_numpy(audio), lengths)
         device = self.context.device
         return TimelineBatch(
             mel=augment(mel, placements, rng).to(device), counts=counts.to(device), placements=placements, under=under
@@ -116,7 +118,7 @@ class Timelines(Objective):
         """Return the loss of all heads, summed over the placed sounds."""
         if self.training and torch.is_grad_enabled():
             self._average()
-        frames = self.encoder.encode_features(batch.mel, batch.counts).float()
+        frames = self.encoder.encode_mel(batch.mel, batch.counts).float()
         losses = self.heads.losses(frames, batch.placements, batch.under)
         applies = Counter(name for p in batch.placements for name in facts_of(p.sound))
         count = len(batch.placements)
