@@ -13,6 +13,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ossicle.encoders.base import Encoder
 
+WAVEFORM = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "conv_dim": [8] * 7,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+}
+"""The architecture that encoders of raw samples share."""
+
 TINY_ENCODERS: dict[str, dict[str, Any]] = {
     "cnn": {"kind": "cnn", "window_s": 2.0, "num_mels": 16, "channels": [4, 4, 8, 8], "dim": 16, "heads": 2},
     "whisper": {
@@ -37,6 +48,27 @@ TINY_ENCODERS: dict[str, dict[str, Any]] = {
             "num_mel_bins": 32,
         },
     },
+    "sslam": {"kind": "sslam", "dim": 16, "depth": 3, "heads": 2, "window_s": 1.0},
+    "clap": {
+        "kind": "clap",
+        "window_s": 2.0,
+        "architecture": {
+            "spec_size": 64,
+            "num_mel_bins": 16,
+            "patch_embeds_hidden_size": 8,
+            "hidden_size": 16,
+            "depths": [1, 1],
+            "num_attention_heads": [2, 2],
+            "num_hidden_layers": 2,
+        },
+    },
+    "hubert": {"kind": "hubert", "window_s": 1.0, "architecture": WAVEFORM},
+    "wav2vec2": {
+        "kind": "wav2vec2",
+        "window_s": 1.0,
+        "architecture": {**WAVEFORM, "feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True},
+    },
+    "wavlm": {"kind": "wavlm", "window_s": 1.0, "architecture": WAVEFORM},
 }
 """Kind of encoder to a spec with random weights and a window of one or two seconds."""
 

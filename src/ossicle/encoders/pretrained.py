@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import model_validator
@@ -76,8 +76,7 @@ class PublishedConfig(EncoderConfig):
             return self
         folder = fetch(self.pretrained, self.revision)
         architecture = read_architecture(folder, self.network_config, self.section)
-        pinned = None if Path(self.pretrained).expanduser().is_dir() else folder.name
-        found = {"architecture": architecture, "revision": pinned, **self.front_end(folder)}
+        found = {"architecture": architecture, "revision": pinned(self.pretrained, folder), **self.front_end(folder)}
         return type(self).model_validate(self.model_dump() | found)
 
     def num_blocks(self) -> int:
@@ -90,16 +89,28 @@ class PublishedConfig(EncoderConfig):
         Raises:
             ConfigError: There is no such block.
         """
-        if self.layers == "last":
-            return []
-        blocks = self.num_blocks()
-        wanted = list(range(blocks)) if self.layers == "all" else self.layers
-        for index in wanted:
-            if not -blocks <= index < blocks:
-                raise ConfigError(f"{self.kind}: layers holds {index}; this encoder has blocks 0 to {blocks - 1}")
-        if not wanted:
-            raise ConfigError(f"{self.kind}: layers is empty; name at least one block, or 'last'")
-        return sorted({index % blocks for index in wanted})
+        return choose_taps(self.kind, self.layers, self.num_blocks())
+
+
+def choose_taps(kind: str, layers: Literal["last", "all"] | list[int], blocks: int) -> list[int]:
+    """Return the blocks that `layers` names, counted from 0, first one first; empty for `last`.
+
+    Raises:
+        ConfigError: There is no such block.
+
+    Example:
+        >>> choose_taps("whisper", [-1, 0], 4)
+        [0, 3]
+    """
+    if layers == "last":
+        return []
+    wanted = list(range(blocks)) if layers == "all" else layers
+    for index in wanted:
+        if not -blocks <= index < blocks:
+            raise ConfigError(f"{kind}: layers holds {index}; this encoder has blocks 0 to {blocks - 1}")
+    if not wanted:
+        raise ConfigError(f"{kind}: layers is empty; name at least one block, or 'last'")
+    return sorted({index % blocks for index in wanted})
 
 
 class PublishedEncoder(Encoder):
@@ -189,6 +200,11 @@ def fetch(pretrained: str, revision: str | None, *, weights: bool = False) -> Pa
             f"'{pretrained}' is no local folder, and the hub did not give it: {reason}; "
             "name a folder that holds config.json and model.safetensors"
         ) from None
+
+
+def pinned(pretrained: str, folder: Path) -> str | None:
+    """Return the commit that a hub id was fetched at, None for a local folder."""
+    return None if Path(pretrained).expanduser().is_dir() else folder.name
 
 
 def read_architecture(folder: Path, network_config: type[PretrainedConfig], section: str | None) -> dict[str, Any]:
