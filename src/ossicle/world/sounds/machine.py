@@ -110,9 +110,9 @@ MACHINE = [
         length_s=(1.0, 2.5),
         ranges={
             "pitch_hz": Range(low=130, high=280, unit="Hz", log=True),
-            "tilt_db": Range(low=1, high=4, unit="dB per octave"),
+            "tilt_db": Range(low=3, high=6, unit="dB per octave"),
             "drive": Range(low=1, high=3),
-            "grit": Range(low=0.1, high=0.4),
+            "grit": Range(low=0.05, high=0.25),
         },
     ),
     Source(
