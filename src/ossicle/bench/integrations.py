@@ -1,0 +1,233 @@
+"""`ossicle bench integrations`: the ways of hearing side by side, each in a process of its own, steps interleaved.
+
+The parent sends "go" to one worker after another, so that a machine whose speed drifts slows all variants alike; the
+ratio of two variants is the median over rounds of the ratio within a round.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from ossicle.bench import measure, shapes
+from ossicle.bench.flops import forward_flops, train_flops
+from ossicle.errors import OssicleError
+from ossicle.model import IGNORE, AudioLM, AudioLMConfig
+from ossicle.types import AudioTokens
+
+PAIRS = [("lal", "plits-mlp"), ("pal-v3", "plits-mlp"), ("pal-v2", "plits-mlp"), ("cross", "plits-mlp")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What is measured: a shape's name, changes to it, and how."""
+
+    shape: str = "cpu-small"
+    rounds: int = 7
+    device: str = "cpu"
+    dtype: str = "fp32"
+    threads: int | None = None
+    audio_tokens: int | None = None
+    text_tokens: int | None = None
+    batch: int | None = None
+    freeze_ffn: bool = False
+    checkpointing: bool = False
+
+    def resolved(self) -> shapes.Shape:
+        """Return the shape with the changes applied."""
+        named = {"audio_tokens": self.audio_tokens, "text_tokens": self.text_tokens, "batch": self.batch}
+        return replace(shapes.shape(self.shape), **{k: v for k, v in named.items() if v is not None})
+
+
+class Variant:
+    """One variant's model and batch, ready to step."""
+
+    def __init__(self, name: str, setting: Setting) -> None:
+        torch.manual_seed(0)
+        if setting.threads:
+            torch.set_num_threads(setting.threads)
+        self.shape = shape = setting.resolved()
+        self.device = torch.device(setting.device)
+        self.split = shapes.token_split(name, shape.audio_tokens)
+        vocab = shape.decoder["vocab_size"]
+        ear = {"kind": "cnn", "dim": 8, "heads": 1, "channels": [4, 4, 4, 4], "depth": 1}
+        streams = [
+            {"name": f"s{i}", "encoder": "s0" if i else ear, "integration": {"kind": kind}}
+            for i, (kind, _) in enumerate(self.split)
+        ]
+        config = AudioLMConfig(
+            text_config=dict(shape.decoder), streams=streams, audio_token_id=vocab - 1, audio_slot_id=vocab - 2
+        )
+        self.model = AudioLM(config).to(self.device, {"fp32": torch.float32, "bf16": torch.bfloat16}[setting.dtype])
+        for stream in self.model.streams.values():
+            stream.encoder, stream.connector = None, None
+        if setting.freeze_ffn:
+            for layer in self.model.get_decoder().layers:
+                layer.mlp.requires_grad_(False)
+        if setting.checkpointing:
+            self.model.gradient_checkpointing_enable()
+        slots = sum(n for kind, n in self.split if kind == "prepend")
+        words = torch.randint(3, vocab - 3, (shape.batch, shape.text_tokens - 1))
+        audio = torch.full((shape.batch, slots + 1), vocab - 2)
+        audio[:, -1] = vocab - 1
+        self.ids = torch.cat([audio, words], 1).to(self.device)
+        self.labels = self.ids.clone()
+        self.labels[:, : -shape.label_tokens] = IGNORE
+        self.optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad], 1e-4)
+
+    def connected(self, *, grad: bool) -> dict[str, AudioTokens]:
+        """Return connector outputs, given: random."""
+        width, out = self.shape.decoder["hidden_size"], {}
+        for i, (_, count) in enumerate(self.split):
+            values = torch.randn(self.shape.batch, count, width, device=self.device, dtype=self.model.dtype) * 0.02
+            valid = torch.ones(values.shape[:2], dtype=torch.bool, device=self.device)
+            out[f"s{i}"] = AudioTokens(values=values.requires_grad_(grad), valid=valid, rate_hz=25.0)
+        return out
+
+    def loss(self) -> torch.Tensor:
+        """Return the training loss of the batch."""
+        self.model.train()
+        memory, placement = self.model.remember(self.ids, None, self.connected(grad=True))
+        out = self.model(self.ids, labels=self.labels, audio_memory=memory, position_ids=placement.positions)
+        assert out.loss is not None
+        return out.loss
+
+    def train_step(self) -> None:
+        """Run forward, backward and the optimiser once."""
+        self.loss().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    @torch.no_grad()
+    def infer_step(self) -> None:
+        """Prefill the batch and make the first token's logits."""
+        self.model.eval()
+        memory, placement = self.model.remember(self.ids, None, self.connected(grad=False))
+        self.model(self.ids, audio_memory=memory, position_ids=placement.positions, logits_to_keep=1)
+
+    def facts(self) -> dict[str, Any]:
+        """Return memory and analytic work of both modes."""
+        shape, config = self.shape, self.model.config.text_config
+        peak = measure.Peak(self.device)
+        kept = measure.kept_for_backward(self.loss, self.model.parameters())
+        self.optimizer.zero_grad()
+        self.train_step()
+        train = {
+            "activation_bytes": kept,
+            "peak_bytes": peak.bytes(),
+            "analytic_flops": shape.batch
+            * train_flops(config, self.split, text=shape.text_tokens, labels=shape.label_tokens),
+        }
+        peak = measure.Peak(self.device)
+        self.infer_step()
+        flops = forward_flops(config, self.split, text=shape.text_tokens, heads_at=1)
+        infer = {"activation_bytes": 0, "peak_bytes": peak.bytes(), "analytic_flops": shape.batch * flops}
+        return {"train": train, "infer": infer}
+
+
+def work(name: str, setting: Setting) -> None:
+    """Serve one variant over stdin and stdout: a line `train` or `infer` runs one step and answers its seconds."""
+    variant = Variant(name, setting)
+    answer = sys.stdout
+    answer.write(json.dumps(variant.facts()) + "\n")
+    answer.flush()
+    for line in sys.stdin:
+        step = variant.train_step if line.strip() == "train" else variant.infer_step
+        answer.write(f"{measure.seconds(step, variant.device)}\n")
+        answer.flush()
+
+
+def run(setting: Setting, variants: tuple[str, ...] = shapes.VARIANTS) -> dict[str, Any]:
+    """Measure variants side by side.
+
+    Returns:
+        `results` by variant (`train` and `infer`: samples_per_s, tokens_per_s, activation_bytes, peak_bytes,
+        analytic_flops, seconds with spread), `ratios` (measured, analytic, share of the analytic limit), `setting`.
+    """
+    shape = setting.resolved()
+    workers = {name: _start(name, setting) for name in variants}
+    try:
+        facts = {name: json.loads(_line(worker, name)) for name, worker in workers.items()}
+        times: dict[str, dict[str, list[float]]] = {name: {"train": [], "infer": []} for name in variants}
+        for mode in ("train", "infer"):
+            for index in range(setting.rounds + 1):
+                for name, worker in workers.items():
+                    assert worker.stdin is not None
+                    worker.stdin.write(f"{mode}\n")
+                    worker.stdin.flush()
+                    spent = float(_line(worker, name))
+                    if index:  # the first round warms up
+                        times[name][mode].append(spent)
+    finally:
+        for worker in workers.values():
+            worker.kill()
+            worker.wait()
+    results: dict[str, Any] = {}
+    for name in variants:
+        results[name] = {mode: _row(facts[name][mode], times[name][mode], shape) for mode in ("train", "infer")}
+    ratios = {
+        f"{a}/{b}": {mode: _ratio(a, b, mode, results, times) for mode in ("train", "infer")}
+        for a, b in PAIRS
+        if a in variants and b in variants
+    }
+    flat = {pair: {**modes["train"], "infer": modes["infer"]} for pair, modes in ratios.items()}
+    about = {
+        **asdict(setting),
+        **asdict(shape),
+        "torch": torch.__version__,
+        "device_name": _device_name(setting.device),
+    }
+    return {"results": results, "ratios": flat, "setting": about}
+
+
+def _row(facts: dict[str, Any], spent: list[float], shape: shapes.Shape) -> dict[str, Any]:
+    median = statistics.median(spent)
+    tokens = shape.batch * (shape.text_tokens + shape.audio_tokens)
+    return {
+        "samples_per_s": shape.batch / median,
+        "tokens_per_s": tokens / median,
+        **facts,
+        "seconds": {"median": median, "min": min(spent), "max": max(spent)},
+    }
+
+
+def _ratio(a: str, b: str, mode: str, results: dict[str, Any], times: dict[str, Any]) -> dict[str, float]:
+    """Return how many times faster `a` is than `b`, beside the ratio of their analytic work."""
+    measured = statistics.median(y / x for x, y in zip(times[a][mode], times[b][mode], strict=True))
+    analytic = results[b][mode]["analytic_flops"] / results[a][mode]["analytic_flops"]
+    return {"measured": measured, "analytic": analytic, "share": measured / analytic}
+
+
+def _start(name: str, setting: Setting) -> subprocess.Popen[str]:
+    code = "import json, sys; from ossicle.bench.integrations import Setting, work; "
+    code += "work(sys.argv[1], Setting(**json.loads(sys.argv[2])))"
+    command = [sys.executable, "-c", code, name, json.dumps(asdict(setting))]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def _line(worker: subprocess.Popen[str], name: str) -> str:
+    assert worker.stdout is not None
+    line = worker.stdout.readline()
+    if not line:
+        raise OssicleError(f"bench: the process of '{name}' ended early; its error stands above")
+    return line
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    info = [line for line in _cpu_info() if line.startswith("model name")]
+    return info[0].split(":", 1)[1].strip() if info else "CPU"
+
+
+def _cpu_info() -> list[str]:
+    from pathlib import Path
+
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []

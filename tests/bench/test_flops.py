@@ -1,0 +1,52 @@
+"""The analytic model of a step agrees with torch's own counter, forward and backward, for every variant."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ossicle.bench import flops, measure, shapes
+from ossicle.bench.integrations import Setting, Variant
+
+SMALL = shapes.Shape(
+    decoder=shapes._decoder("llama", 2, 64, 4, 2, 96, 300), batch=2, audio_tokens=40, text_tokens=24, label_tokens=8
+)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setitem(shapes.SHAPES, "test-small", SMALL)
+
+
+@pytest.mark.parametrize("name", shapes.VARIANTS)
+def test_forward_and_backward_within_one_percent(name):
+    variant = Variant(name, Setting(shape="test-small"))
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        loss = variant.loss()
+        forward = counter.get_total_flops()
+        loss.backward()
+        total = counter.get_total_flops()
+    config = variant.model.config.text_config
+    given = {"text": SMALL.text_tokens, "heads_at": SMALL.label_tokens, "causal": False}
+    expected = SMALL.batch * flops.forward_flops(config, variant.split, **given)
+    assert forward == pytest.approx(expected, rel=0.01)
+    assert total == pytest.approx(3 * expected, rel=0.03)
+
+
+def test_lal_keeps_less_for_backward_and_its_work_is_linear_in_audio():
+    kept = {}
+    for name in ("plits-mlp", "lal"):
+        variant = Variant(name, Setting(shape="test-small"))
+        kept[name] = measure.kept_for_backward(variant.loss, variant.model.parameters())
+    assert kept["lal"] < 0.7 * kept["plits-mlp"]
+    config = variant.model.config.text_config
+    work = [flops.forward_flops(config, [("attend", n)], text=24, heads_at=8) for n in (0, 1000, 2000)]
+    assert work[2] - work[1] == work[1] - work[0]
+
+
+def test_unknown_shape_names_the_nearest():
+    from ossicle.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="cpu-small"):
+        shapes.shape("cpu-smal")
