@@ -22,8 +22,10 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ossicle import streams as stream_plans
 from ossicle.errors import CheckpointError, ConfigError, DataError
-from ossicle.integration.base import Placement, place
+from ossicle.integration.base import Placement, place, slot_rows
 from ossicle.integration.memory import AudioMemory, input_norms
+from ossicle.mixtures.balance import auxiliary_loss
+from ossicle.mixtures.prompt import prompt_vectors
 from ossicle.types import AudioTokens
 
 logger = logging.getLogger(__name__)
@@ -142,35 +144,46 @@ class AudioLM(PreTrainedModel, GenerationMixin):
         """Checkpoint the layers, never re-entrant: audio memory reaches them as a keyword."""
         super().gradient_checkpointing_enable({**(gradient_checkpointing_kwargs or {}), "use_reentrant": False})
 
-    def encode(self, audio_values: Tensor, audio_lengths: Tensor) -> dict[str, AudioTokens]:
+    def encode(self, audio_values: Tensor, audio_lengths: Tensor, *, every: bool = False) -> dict[str, AudioTokens]:
         """Run every encoder once.
 
         Args:
             audio_values: (C, S) samples at 16 kHz, zero-padded.
             audio_lengths: (C,) real samples of each clip.
+            every: Run also what a mixture's routers leave out, so that the result serves any route.
 
         Returns:
-            Tokens of each encoder, by the name of the stream that owns it.
+            Features of each encoder (what does not depend on routers or text), by the stream that owns it.
         """
         encoded = {}
         for name, stream in self.streams.items():
             if stream.encoder is None:
                 continue
-            trains = any(parameter.requires_grad for parameter in stream.encoder.parameters())
+            trains = any(p.requires_grad for part in stream.encoder.feature_parts() for p in part.parameters())
             with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
-                encoded[name] = stream.encoder(audio_values, audio_lengths)
+                encoded[name] = stream.encoder.features(audio_values, audio_lengths, every=every)
         return encoded
 
-    def connect(self, encoded: Mapping[str, AudioTokens]) -> dict[str, AudioTokens]:
-        """Return each stream's tokens at the decoder's width from its encoder's tokens."""
-        connected = {}
+    def connect(self, encoded: Mapping[str, AudioTokens], prompt: Tensor | None = None) -> dict[str, AudioTokens]:
+        """Return each stream's tokens at the decoder's width from `encode`, and from `prompt` where that matters."""
+        connected, finished = {}, dict[str, AudioTokens]()
         for name, stream in self.streams.items():
-            if stream.plan.owner not in encoded:
-                raise DataError(f"audio_tokens has no '{stream.plan.owner}'; it has {', '.join(encoded) or 'nothing'}")
-            tokens = encoded[stream.plan.owner]
-            dtype = next(stream.connector.parameters(), tokens.values).dtype
-            connected[name] = stream.connector(tokens.to(device=self.device, dtype=dtype))
+            owner = stream.plan.owner
+            if owner not in encoded:
+                raise DataError(f"audio_tokens has no '{owner}'; it has {', '.join(encoded) or 'nothing'}")
+            dtype = next(stream.connector.parameters(), encoded[owner].values).dtype
+            if owner not in finished:
+                features = encoded[owner].to(device=self.device, dtype=dtype)
+                finished[owner] = self.streams[owner].encoder.finish(features, prompt)
+            connected[name] = stream.connector(finished[owner].to(device=self.device, dtype=dtype))
         return connected
+
+    def prompts(self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None = None) -> Tensor | None:
+        """Return (C, D) what each clip is asked, or None where no encoder listens to it; see `mixtures.prompt`."""
+        if not any(stream.plan.encoder.facts().prompt_dependent for stream in self.streams.values()):
+            return None
+        audio = (self.config.audio_token_id, self.config.audio_slot_id)
+        return prompt_vectors(self.get_input_embeddings().weight, input_ids, attention_mask, labels, audio)
 
     def remember(
         self, input_ids: Tensor, attention_mask: Tensor | None, connected: Mapping[str, AudioTokens]
@@ -205,7 +218,7 @@ class AudioLM(PreTrainedModel, GenerationMixin):
             memory.crosses += [crossing] if crossing is not None else []
             left = left - taken[name]
         if any(by_clip):
-            memory.slots = _by_row(by_clip, placement.rows.tolist(), len(input_ids))
+            memory.slots = slot_rows(by_clip, placement.rows.tolist(), len(input_ids))
         return memory, placement
 
     def _hear(
@@ -215,6 +228,7 @@ class AudioLM(PreTrainedModel, GenerationMixin):
         audio_values: Tensor | None,
         audio_lengths: Tensor | None,
         audio_tokens: Mapping[str, AudioTokens] | None,
+        labels: Tensor | None = None,
     ) -> tuple[AudioMemory, Placement] | None:
         """Return memory and placement when the batch has audio, None when it has none."""
         if audio_tokens is None and (audio_values is None or len(audio_values) == 0):
@@ -228,7 +242,8 @@ class AudioLM(PreTrainedModel, GenerationMixin):
                 raise DataError("audio_values came without audio_lengths (samples of each clip)")
             assert audio_values is not None
             audio_tokens = self.encode(audio_values, audio_lengths)
-        return self.remember(input_ids, attention_mask, self.connect(audio_tokens))
+        connected = self.connect(audio_tokens, self.prompts(input_ids, attention_mask, labels))
+        return self.remember(input_ids, attention_mask, connected)
 
     def embed(self, input_ids: Tensor, memory: AudioMemory | None) -> Tensor:
         """Return (B, L, D) text embeddings with the audio slots filled.
@@ -288,10 +303,12 @@ class AudioLM(PreTrainedModel, GenerationMixin):
         Returns:
             `loss` with labels; `logits` (B, L, V), None while training with labels, where only labelled rows are made.
         """
+        routing: Tensor | float = 0.0
         if audio_memory is None:
-            heard = self._hear(input_ids, attention_mask, audio_values, audio_lengths, audio_tokens)
+            heard = self._hear(input_ids, attention_mask, audio_values, audio_lengths, audio_tokens, labels)
             if heard is not None:
                 audio_memory, placement = heard
+                routing = auxiliary_loss(self.streams.values())
                 position_ids = placement.positions if position_ids is None else position_ids
         if inputs_embeds is None:
             if input_ids is None:
@@ -318,7 +335,7 @@ class AudioLM(PreTrainedModel, GenerationMixin):
         hidden = self.get_decoder()(**inputs).last_hidden_state[:, :-1]
         labelled = labels[:, 1:] != IGNORE
         logits = self.get_output_embeddings()(hidden[labelled])  # type: ignore[misc]
-        return CausalLMOutputWithPast(loss=_summed(logits, labels[:, 1:][labelled], num_items_in_batch))
+        return CausalLMOutputWithPast(loss=_summed(logits, labels[:, 1:][labelled], num_items_in_batch, routing))
 
     @torch.no_grad()
     def generate(  # type: ignore[override]
@@ -360,19 +377,9 @@ def next_token_loss(logits: Tensor, labels: Tensor, count: Tensor | int | None =
     return _summed(logits[:, :-1][labelled], labels[:, 1:][labelled], count)
 
 
-def _summed(logits: Tensor, targets: Tensor, count: Tensor | int | None) -> Tensor:
-    total = nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+def _summed(logits: Tensor, targets: Tensor, count: Tensor | int | None, routing: Tensor | float = 0.0) -> Tensor:
+    total = nn.functional.cross_entropy(logits.float(), targets, reduction="sum") + len(targets) * routing
     return total / (max(1, len(targets)) if count is None else count)
-
-
-def _by_row(by_clip: list[list[Tensor]], rows: list[int], num_rows: int) -> list[Tensor]:
-    """Return the slot rows of each text row: its clips in order, each clip's streams in order."""
-    width = next(part for parts in by_clip for part in parts).shape[-1]
-    by_row: list[list[Tensor]] = [[] for _ in range(num_rows)]
-    for parts, row in zip(by_clip, rows, strict=True):
-        by_row[row] += parts
-    empty = by_clip[0][0].new_zeros(0, width)
-    return [torch.cat([empty, *parts]) for parts in by_row]
 
 
 def check_config(config: AudioLMConfig) -> None:

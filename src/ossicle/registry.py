@@ -1,8 +1,8 @@
 """Names to classes, looked up lazily: `kind: whisper` in a recipe finds `encoders/whisper.py` only when it is used.
 
 Each room (`encoders`, `connectors`, `integration`, `mixtures`, …) keeps one table `NAMES` in its `__init__`: name →
-`"module:Class"`. To add a part: one new file, one line there, one test. Other packages add names through the entry
-point group `ossicle.<room>`.
+`"module:Class"`, written from the root where it lies in another room (a mixture is an encoder). To add a part: one new
+file, one line there, one test. Other packages add names through the entry point group `ossicle.<room>`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ def names(room: str) -> dict[str, str]:
         True
     """
     package = f"ossicle.{room}"
-    table = {name: f"{package}.{target}" for name, target in importlib.import_module(package).NAMES.items()}
+    table = {
+        name: target if target.startswith("ossicle.") else f"{package}.{target}"
+        for name, target in importlib.import_module(package).NAMES.items()
+    }
     table.update({entry.name: entry.value for entry in entry_points(group=package)})
     return table
 

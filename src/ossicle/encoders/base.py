@@ -88,6 +88,31 @@ class Encoder(nn.Module):
     def load_pretrained(self) -> None:
         """Read the weights of `config.pretrained` into this module; nothing to do without one."""
 
+    def feature_parts(self) -> list[Encoder]:
+        """Return the encoders that `features` depends on: this one; of a mixture, its members without its routers."""
+        return [self]
+
+    def features(self, audio: Tensor, lengths: Tensor, *, start_s: float = 0.0, every: bool = False) -> AudioTokens:
+        """Return what may be kept of clips: the tokens; of a mixture, its members' tokens before they are mixed.
+
+        Args:
+            audio: As in `forward`; so are `lengths` and `start_s`.
+            lengths: See `audio`.
+            start_s: See `audio`.
+            every: Of a mixture: run also the members that routing would leave out.
+        """
+        tokens: AudioTokens = self(audio, lengths, start_s=start_s)
+        return tokens
+
+    def finish(self, features: AudioTokens, prompt: Tensor | None = None) -> AudioTokens:
+        """Return the encoder's tokens from its features.
+
+        Args:
+            features: From `features`.
+            prompt: (C, D_text) mean embedding of each clip's question, for encoders that declare `prompt_dependent`.
+        """
+        return features
+
     def forward(self, audio: Tensor, lengths: Tensor, *, start_s: float = 0.0) -> AudioTokens:
         """Encode clips of any length.
 

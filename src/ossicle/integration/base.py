@@ -124,6 +124,16 @@ class Placement:
         return values, index
 
 
+def slot_rows(by_clip: list[list[Tensor]], rows: list[int], num_rows: int) -> list[Tensor]:
+    """Return the slot rows of each text row: its clips in order, each clip's streams in order."""
+    width = next(part for parts in by_clip for part in parts).shape[-1]
+    by_row: list[list[Tensor]] = [[] for _ in range(num_rows)]
+    for parts, row in zip(by_clip, rows, strict=True):
+        by_row[row] += parts
+    empty = by_clip[0][0].new_zeros(0, width)
+    return [torch.cat([empty, *parts]) for parts in by_row]
+
+
 def place(input_ids: Tensor, attention_mask: Tensor, marker_id: int, shifts: Tensor) -> Placement:
     """Find each clip's marker and count positions.
 
