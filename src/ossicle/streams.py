@@ -123,6 +123,11 @@ class Stream(nn.Module):
     def __init__(self, plan: StreamPlan, text_config: PreTrainedConfig) -> None:
         super().__init__()
         self.plan = plan
+        asked = getattr(plan.encoder, "prompt_dim", text_config.hidden_size)
+        if asked != text_config.hidden_size:
+            raise ConfigError(
+                f"stream '{plan.name}': prompt_dim is {asked}, but the decoder's width is {text_config.hidden_size}"
+            )
         self.encoder = build_encoder(plan.encoder.model_dump()) if plan.owner == plan.name else None
         self.connector = build_connector(plan.connector.model_dump(), plan.encoder.facts(), text_config.hidden_size)
         self.integration = build_integration(plan.integration.model_dump(), text_config)

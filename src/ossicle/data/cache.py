@@ -64,9 +64,10 @@ class FeatureCache:
         for name, stream in model.streams.items():
             if stream.encoder is None:
                 continue
-            if any(parameter.requires_grad for parameter in stream.encoder.parameters()):
+            parts = stream.encoder.feature_parts()
+            if any(parameter.requires_grad for part in parts for parameter in part.parameters()):
                 raise ConfigError(f"feature_cache: the encoder of stream '{name}' trains in this stage; switch it off")
-            self.rates_hz[name] = stream.encoder.facts.rate_hz
+            self.rates_hz[name] = parts[0].facts.rate_hz
         self.folder = folder / fingerprint(model, dtype)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.shards: list[Any] = []
@@ -165,7 +166,7 @@ class FeatureCache:
         lengths = torch.tensor([len(wave) for wave in waves])
         device = self.model.device
         values = nn.utils.rnn.pad_sequence(waves, batch_first=True).to(device)
-        encoded: dict[str, AudioTokens] = self.model.encode(values, lengths.to(device))
+        encoded: dict[str, AudioTokens] = self.model.encode(values, lengths.to(device), every=True)
         counts = {name: tokens.counts().tolist() for name, tokens in encoded.items()}
         return [
             Features(
@@ -193,9 +194,10 @@ def fingerprint(model: Any, dtype: torch.dtype) -> str:
     for name, stream in model.streams.items():
         if stream.encoder is None:
             continue
-        settings = stream.encoder.config.model_dump(mode="json")
-        digest.update(json.dumps([name, settings], sort_keys=True).encode())
-        for key, tensor in stream.encoder.state_dict().items():
-            digest.update(key.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        for part in stream.encoder.feature_parts():
+            settings = part.config.model_dump(mode="json")
+            digest.update(json.dumps([name, settings], sort_keys=True).encode())
+            for key, tensor in part.state_dict().items():
+                digest.update(key.encode())
+                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -119,8 +119,11 @@ class Engine:
         if distinct:
             position = {id(wave): row for row, wave in enumerate(distinct)}
             which = torch.tensor([position[id(wave)] for wave, _ in items if wave is not None])
-            connected = self.model.connect(self.encode(distinct))
-            connected = {name: t.with_values(t.values[which], valid=t.valid[which]) for name, t in connected.items()}
+            encoded, prompts = self.encode(distinct), self.model.prompts(ids, mask)
+            if prompts is None:
+                connected = _rows(self.model.connect(encoded), which)
+            else:  # what a clip sounds like depends on the question
+                connected = self.model.connect(_rows(encoded, which), prompts)
             memory, placement = self.model.remember(ids, mask, connected)
             heard = {"audio_memory": memory, "position_ids": placement.positions}
             for clip, row in enumerate(placement.rows.tolist()):
@@ -176,6 +179,11 @@ class Engine:
         worker.start()
         yield from streamer
         worker.join()
+
+
+def _rows(tokens: dict[str, Any], which: Tensor) -> dict[str, Any]:
+    """Return chosen rows of every stream's tokens."""
+    return {name: t.with_values(t.values[which], valid=t.valid[which]) for name, t in tokens.items()}
 
 
 def load(name: str | Path = "nano", *, device: str = "auto", dtype: str = "auto") -> Engine:

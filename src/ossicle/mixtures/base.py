@@ -223,6 +223,12 @@ class Mixture(Encoder):
         values = values.masked_fill(~valid[..., None], 0)
         return features.with_values(values, valid=valid, rate_hz=self.facts.rate_hz)
 
+    def encode_windows(self, windows: Tensor, lengths: Tensor) -> Tensor:
+        """Return (W, N, D') tokens of windows; a mixture that listens to the question is asked nothing."""
+        features = self.features(windows, lengths)
+        silent = torch.zeros(len(windows), getattr(self.config, "prompt_dim", 1), device=windows.device)
+        return self.finish(features, silent if self.facts.prompt_dependent else None).values
+
     def forward(self, audio: Tensor, lengths: Tensor, *, start_s: float = 0.0) -> AudioTokens:
         """Encode clips; see `Encoder.forward`."""
         return self.finish(self.features(audio, lengths, start_s=start_s))

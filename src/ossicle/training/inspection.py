@@ -19,8 +19,8 @@ from ossicle.data.source import Need, SourceContext, source_class
 from ossicle.encoders.base import build_encoder
 from ossicle.errors import UserError
 from ossicle.integration.base import layer_indices
+from ossicle.mixtures.base import too_strong
 from ossicle.model import AudioLM, AudioLMConfig
-from ossicle.streams import Stream
 from ossicle.training import freeze
 from ossicle.training.build import outline, start_folder
 from ossicle.training.recipe import Loaded, Recipe, Stage
@@ -157,27 +157,44 @@ def _streams(model: AudioLM) -> list[dict[str, Any]]:
                 "integration": plan.integration.kind,
                 "layers": seen,
                 "tokens_per_10s": plan.num_tokens(10 * SAMPLE_RATE_HZ),
-                "flops_per_s": flops_per_s(model.streams[plan.owner]),
+                "flops_per_s": flops_per_s(model.streams[plan.owner].encoder),
+                **_members(model.streams[plan.owner].encoder),
             }
         )
     return rows
 
 
-def flops_per_s(stream: Stream) -> int:
+def _members(encoder: Any) -> dict[str, Any]:
+    """Return size and work of each member of a mixture, base first, and which weak ones are not weak."""
+    parts = encoder.feature_parts()
+    if parts == [encoder]:
+        return {}
+    sizes = [sum(parameter.numel() for parameter in part.parameters()) for part in parts]
+    names = [f"base {encoder.config.base_config.kind}", *encoder.names]
+    rows = [
+        {"name": name, "parameters": size, "flops_per_s": flops_per_s(part)}
+        for name, size, part in zip(names, sizes, parts, strict=True)
+    ]
+    return {"members": rows, "warnings": too_strong(encoder.names, sizes[0], sizes[1:])}
+
+
+def flops_per_s(encoder: Any) -> int:
     """Return the encoder's operations for a second of audio, one multiply-add being two.
 
-    A small encoder is run once on a full window with random weights, and counted. For a large one it is two operations
+    Of a mixture, all its members'. A small encoder is run once on a full window with random weights, and counted. For a large one it is two operations
     per weight and token, which leaves out attention's products.
     """
-    assert stream.encoder is not None
-    settings = stream.encoder.config
+    parts = encoder.feature_parts()
+    if parts != [encoder]:
+        return sum(flops_per_s(part) for part in parts)
+    settings = encoder.config
     samples = settings.window_samples
-    weights = sum(parameter.numel() for parameter in stream.encoder.parameters() if parameter.dim() > 1)
+    weights = sum(parameter.numel() for parameter in encoder.parameters() if parameter.dim() > 1)
     total = 2 * weights * settings.window_tokens(samples)
     if weights <= COUNTED_BELOW:
-        encoder = build_encoder({**settings.model_dump(), "pretrained": None}).eval()
+        small = build_encoder({**settings.model_dump(), "pretrained": None}).eval()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            encoder.encode_windows(torch.zeros(1, samples), torch.tensor([samples]))
+            small.encode_windows(torch.zeros(1, samples), torch.tensor([samples]))
         total = counter.get_total_flops()
     return round(total / samples * SAMPLE_RATE_HZ)
 
@@ -192,6 +209,11 @@ def text_of(facts: dict[str, Any]) -> str:
         f"{row['tokens_per_10s']} tokens per 10 s, {row['flops_per_s'] / 1e9:.2f} GFLOPs per second of audio"
         for row in facts["streams"]
     ]
+    for row in facts["streams"]:
+        for member in row.get("members", []):
+            work = f"{member['parameters']:,} parameters, {member['flops_per_s'] / 1e9:.2f} GFLOPs per second of audio"
+            lines.append(f"  {row['name']}: {member['name']}: {work}")
+        lines += [f"  warning: {warning}" for warning in row.get("warnings", [])]
     for row in facts["stages"]:
         steps = f"{row['steps']:,} steps" if row["steps"] is not None else f"{row['epochs']} epochs"
         lines.append(

@@ -82,6 +82,9 @@ class StageRun:
         """
         began = time.perf_counter()
         stage = self.context.stage
+        for module in self.context.model.modules():
+            if hasattr(module, "set_progress"):
+                module.set_progress(number / max(1, self.steps - 1))
         share = optim.scale(number, steps=self.steps, warmup=stage.warmup(self.steps), schedule=stage.schedule)
         rate = optim.set_rate(self.optimizer, share)
         loss, count, logs = self._backward(number)
