@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 LOUDNESS = ("very quiet", "quiet", "medium", "loud", "very loud")
 PITCH = ("very low", "low", "medium", "high", "very high")
 LOUDNESS_DB = (-44.0, -36.0, -28.0, -20.0)
@@ -15,21 +13,6 @@ PITCH_HZ = (110.0, 220.0, 440.0, 880.0)
 """Edges between levels of pitch in Hz."""
 SOFTEST_DB, LOUDEST_DB = -52.0, -12.0
 LOWEST_HZ, HIGHEST_HZ = 55.0, 1760.0
-
-
-def level_of(value: float, cuts: Sequence[float], names: Sequence[str]) -> str:
-    """Return the name of the level a value falls into.
-
-    Args:
-        value: Any quantity.
-        cuts: Rising edges between levels, one fewer than names.
-        names: From low to high.
-
-    Example:
-        >>> level_of(-12.0, (-40, -32, -24, -16), LOUDNESS)
-        'very loud'
-    """
-    return names[int(np.searchsorted(np.asarray(cuts, dtype=float), value, side="right"))]
 
 
 def band(

@@ -9,8 +9,9 @@ its rows as value.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,13 @@ def ratio(marks: Sequence[Marked]) -> float | None:
     return sum(mark.credit for mark in marks) / weight if weight else None
 
 
+def balanced(marks: list[Marked]) -> list[Marked]:
+    """Return the marks weighted so that every true label counts alike."""
+    counts = Counter(str(mark.item.truth) for mark in marks)
+    shares = {label: len(marks) / (len(counts) * count) for label, count in counts.items()}
+    return [replace(m, credit=m.credit * (w := shares[str(m.item.truth)]), weight=m.weight * w) for m in marks]
+
+
 def mark(item: Item, row: RowSpec, answer: str, vocabulary: Mapping[str, Sequence[str]]) -> Marked:
     """Return one answer read and compared with the truth."""
     said = parse(row.parser, answer, vocabulary)
@@ -95,6 +103,7 @@ def _absolute(truth: float, said: float | None) -> tuple[float, float]:
 
 CREDITS: dict[str, Callable[[Any, Any], tuple[float, float]]] = {
     "accuracy": _accuracy,
+    "balanced_accuracy": _accuracy,
     "wer": _errors,
     "cer": lambda truth, said: _errors(truth, said, characters=True),
     "precision": _precision,
@@ -130,6 +139,9 @@ def score_rows(task: Task, store: AnswerStore, *, seed: int, controls: bool = Tr
                 mark(i, row, store[shuffled[i.key]], words) for i in items if i.key in shuffled
             ]
             score.controls["majority"], score.majority_from_set = _majority(items, row)
+        if row.metric == "balanced_accuracy":
+            score.marks = balanced(score.marks)
+            score.controls = {control: balanced(marks) for control, marks in score.controls.items()}
         scored.append(score)
     return scored
 

@@ -41,7 +41,8 @@ class RowSpec(Section):
         truth: Column of the manifest that holds the right answer (composed tasks know it themselves).
         parser: How an answer is read, a name in `parse.PARSERS`.
         vocabulary: Name of a label list, or label → aliases; empty = the labels that occur in the set.
-        metric: `accuracy`, `wer`, `cer`, `precision` (share of named labels that are right) or `mae`.
+        metric: `accuracy`, `balanced_accuracy` (mean over labels of the share that is right), `wer`, `cer`, `mae`, or
+            `precision` (share of named labels that are there).
         merge: Raw label → label that counts, where several raw labels are one.
         keep: Column → values; other clips are left out.
         training_counts: Label → clips in the training split, for the majority control.
@@ -54,7 +55,7 @@ class RowSpec(Section):
     truth: str = "label"
     parser: str = "label"
     vocabulary: str | dict[str, list[str]] = ""
-    metric: Literal["accuracy", "wer", "cer", "precision", "mae"] = "accuracy"
+    metric: Literal["accuracy", "balanced_accuracy", "wer", "cer", "precision", "mae"] = "accuracy"
     merge: dict[str, str] = Field(default_factory=dict)
     keep: dict[str, list[str]] = Field(default_factory=dict)
     training_counts: dict[str, int] = Field(default_factory=dict)

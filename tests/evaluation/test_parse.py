@@ -1,0 +1,117 @@
+"""Parsers: on raw answers read by a person, precision at least 0.99 and recall at least 0.95."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ossicle.errors import ConfigError
+from ossicle.evaluation import parse
+from ossicle.evaluation.phrasings import FILE, ask, phrasings, with_article
+from ossicle.evaluation.refusal import questions
+from ossicle.evaluation.task import shipped_specs
+
+SOURCE = Path(parse.__file__).parents[1]
+READ = yaml.load(Path(__file__).with_name("answers.yaml").read_text(), Loader=yaml.BaseLoader)
+
+
+def readings():
+    """Each answer with what a person and what the parser reads, as text; None = nothing."""
+    for kind, by_truth in READ.items():
+        vocabulary, parser = kind.split("/")
+        words = parse.vocabularies().get(vocabulary, {})
+        for truth, answers in by_truth.items():
+            for answer in answers:
+                said = parse.parse(parser, answer, words)
+                said = ", ".join(map(str, said)) if isinstance(said, list) else said
+                yield kind, answer, None if truth == "none" else truth, None if said is None else str(said)
+
+
+def test_precision_and_recall_on_raw_answers():
+    rows = [(k, a, t, s if s not in ("True", "False") else s.lower()) for k, a, t, s in readings()]
+    assert len(rows) >= 300
+    spoken = [row for row in rows if row[3] is not None]
+    meant = [row for row in rows if row[2] is not None]
+    wrong = [row for row in spoken if row[2] != row[3]]
+    missed = [row for row in meant if row[3] is None]
+    assert len(wrong) <= 0.01 * len(spoken), wrong
+    assert len(missed) <= 0.05 * len(meant), missed
+
+
+def test_choices_by_letter_and_text():
+    options = ["a cat", "a dog", "rain"]
+    for answer in ("B", "(b)", "b.", "The answer is B.", "B) a dog", "a dog", "I think it is a dog.", "Option B"):
+        assert parse.choice(answer, options) == "a dog", answer
+    for answer in ("", "A or B: (A) or (B)", "a cat or a dog", "an elephant", "d"):
+        assert parse.choice(answer, options) is None, answer
+
+
+def test_an_unknown_parser_is_named():
+    with pytest.raises(ConfigError, match="no parser 'guess'; known: "):
+        parse.parse("guess", "x")
+
+
+@pytest.mark.parametrize("name", sorted(parse.vocabularies()))
+def test_no_alias_belongs_to_two_labels(name):
+    words = parse.vocabularies()[name]
+    owners = [parse.plain(alias) for label, aliases in words.items() for alias in {label, *aliases}]
+    assert len(owners) == len(set(owners)), sorted(x for x in owners if owners.count(x) > 1)
+    for label in words:
+        assert parse.label(label, words) == label
+        assert parse.label(f"I hear {with_article(label)}.", words) == label
+
+
+def test_every_row_asks_in_ten_ways_and_reads_a_known_vocabulary():
+    for spec in shipped_specs().values():
+        for row in spec.rows.values():
+            assert len(phrasings()[row.ask]) >= 10, row.ask
+            assert len(set(phrasings()[row.ask])) == len(phrasings()[row.ask])
+            assert row.parser in parse.PARSERS
+            if isinstance(row.vocabulary, str) and row.vocabulary:
+                assert row.vocabulary in parse.vocabularies()
+    assert "rain" in ask("presence", 0, sound="rain")
+
+
+def test_nothing_that_trains_or_generates_reads_the_evaluation_questions():
+    names = (FILE.name, "refusal.yaml", "evaluation.phrasings", "evaluation.refusal", "evaluation import phrasings")
+    readers = [
+        str(path.relative_to(SOURCE))
+        for path in SOURCE.rglob("*.py")
+        if "evaluation" not in path.parts and any(name in path.read_text(encoding="utf-8") for name in names)
+    ]
+    assert readers == []
+
+
+def test_questions_to_decline_are_not_those_of_training():
+    trained = {line.strip("- \n\"'").lower() for path in SOURCE.glob("questions/*.yaml") for line in path.open()}
+    assert trained
+    assert not trained & {question.lower() for question in questions()}
+
+
+def test_the_answers_of_the_sound_world_are_understood():
+    from ossicle.world.sounds import SOURCES
+
+    words = parse.vocabularies()["world"]
+    assert set(words) == set(SOURCES)
+    for source in SOURCES.values():
+        assert parse.label(f"{source.spoken.capitalize()}.", words) == source.name
+
+
+def test_levels_have_the_same_edges_in_questions_and_evaluation():
+    from ossicle.evaluation import levels
+    from ossicle.questions import levels as trained
+
+    for name in ("LOUDNESS", "LOUDNESS_DB", "PITCH", "PITCH_HZ"):
+        assert getattr(levels, name) == getattr(trained, name)
+    assert list(parse.vocabularies()["loudness"]) == list(levels.LOUDNESS)
+    assert list(parse.vocabularies()["pitch"]) == list(levels.PITCH)
+
+
+def test_there_are_a_hundred_questions_to_decline():
+    assert len(set(questions())) >= 100
+    assert parse.refuses("I can only tell sounds and voices.")
+    assert parse.refuses("I cannot answer that.")
+    for answer in ("A dog.", "I hear rain, then a rooster: two sounds.", "No, there is not.", "The speaker is a man."):
+        assert not parse.refuses(answer)
