@@ -48,6 +48,7 @@ TINY_ENCODERS: dict[str, dict[str, Any]] = {
             "num_mel_bins": 32,
         },
     },
+    "ltu_ast": {"kind": "ltu_ast", "dim": 16, "depth": 2, "heads": 2, "window_s": 1.0},
     "sslam": {"kind": "sslam", "dim": 16, "depth": 3, "heads": 2, "window_s": 1.0},
     "clap": {
         "kind": "clap",

@@ -4,6 +4,7 @@ NAMES = {
     "cnn": "cnn:CnnEncoder",
     "whisper": "whisper:WhisperEncoder",
     "ast": "ast:AstEncoder",
+    "ltu_ast": "ltu_ast:LtuAstEncoder",
     "sslam": "sslam:SslamEncoder",
     "clap": "clap:ClapEncoder",
     "hubert": "hubert:HubertEncoder",

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import model_validator
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -243,9 +244,7 @@ def read_weights(
     Raises:
         CheckpointError: No safetensors there, or tensors of the network missing.
     """
-    folder = fetch(pretrained, revision, weights=True)
-    if not list(folder.glob("*.safetensors")):
-        raise CheckpointError(f"'{pretrained}' holds no .safetensors file; ossicle reads no pickled weights")
+    folder = _weights_of(pretrained, revision)
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
@@ -270,3 +269,38 @@ def read_weights(
     others = sorted({name.split(".")[0] for name in unread})
     log.info("%s: read %d tensors; left %d unread (%s)", pretrained, len(state), len(unread), ", ".join(others) or "-")
     return state
+
+
+def load_renamed(
+    module: nn.Module, pretrained: str, revision: str | None, our_name: Callable[[str], str | None]
+) -> None:
+    """Fill a network of our own from a published folder.
+
+    Args:
+        module: The network; every one of its tensors must be there.
+        pretrained: Hub id or local folder.
+        revision: Commit of the hub repository.
+        our_name: Name of a published tensor in `module`; None, or a name that it does not have, leaves it unread.
+
+    Raises:
+        CheckpointError: No safetensors there, or tensors missing or of another shape.
+    """
+    files = sorted(_weights_of(pretrained, revision).glob("*.safetensors"))
+    published = {name: value for file in files for name, value in load_file(file).items()}
+    ours = set(module.state_dict())
+    names = {name: our_name(name) for name in published}
+    state = {new: published[old].float() for old, new in names.items() if new in ours}
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise CheckpointError(f"'{pretrained}' does not fit {type(module).__name__}: {reason}") from None
+    log.info("%s: read %d tensors; left %d unread", pretrained, len(state), len(published) - len(state))
+
+
+def _weights_of(pretrained: str, revision: str | None) -> Path:
+    """Return a published folder that holds safetensors."""
+    folder = fetch(pretrained, revision, weights=True)
+    if not list(folder.glob("*.safetensors")):
+        raise CheckpointError(f"'{pretrained}' holds no .safetensors file; ossicle reads no pickled weights")
+    return folder

@@ -19,14 +19,12 @@ from typing import ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ossicle.audio.chunk import ceil_div
 from ossicle.audio.features import kaldi_fbank, kaldi_samples, num_kaldi_frames
 from ossicle.encoders.base import Encoder, EncoderConfig
-from ossicle.encoders.pretrained import choose_taps, fetch, outputs_of, pinned
-from ossicle.errors import CheckpointError
+from ossicle.encoders.pretrained import choose_taps, fetch, load_renamed, outputs_of, pinned
 from ossicle.types import SAMPLE_RATE_HZ, EncoderFacts
 
 PATCH = 16
@@ -148,15 +146,15 @@ class Block(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """16×16 patches of a (W, T, F) filter bank to (W, T/16, F/16, D)."""
+    """16×16 patches of an image (W, Y, X) to (W, Y/16, X/16, D)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(1, dim, PATCH, PATCH)
 
-    def forward(self, fbank: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Return the patches on their grid."""
-        grid: Tensor = self.proj(fbank[:, None])
+        grid: Tensor = self.proj(image[:, None])
         return grid.permute(0, 2, 3, 1)
 
 
@@ -199,22 +197,8 @@ class SslamEncoder(Encoder):
         Raises:
             CheckpointError: No safetensors there, or tensors that do not fit.
         """
-        if self.config.pretrained is None:
-            return
-        folder = fetch(self.config.pretrained, self.config.revision, weights=True)
-        files = sorted(folder.glob("*.safetensors"))
-        if not files:
-            raise CheckpointError(
-                f"'{self.config.pretrained}' holds no .safetensors file; ossicle reads no pickled weights"
-            )
-        published = {name: value for file in files for name, value in load_file(file).items()}
-        ours = self.state_dict()
-        found = {name: value for name, value in ((our_name(key), v) for key, v in published.items()) if name in ours}
-        try:
-            self.load_state_dict(found)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1].strip()
-            raise CheckpointError(f"'{self.config.pretrained}' does not fit sslam: {reason}") from None
+        if self.config.pretrained is not None:
+            load_renamed(self, self.config.pretrained, self.config.revision, our_name)
 
 
 def our_name(published: str) -> str:
@@ -224,11 +208,8 @@ def our_name(published: str) -> str:
         >>> our_name("modality_encoders.IMAGE.context_encoder.norm.weight"), our_name("model.blocks.0.norm1.bias")
         ('norm.weight', 'blocks.0.norm1.bias')
     """
-    return re.sub(
-        r"^(context_encoder\.norm|pre_norm)\.",
-        "norm.",
-        re.sub(r"^(model\.|modality_encoders\.IMAGE\.)*", "", published),
-    )
+    bare = re.sub(r"^(model\.|modality_encoders\.IMAGE\.)*", "", published)
+    return re.sub(r"^(context_encoder\.norm|pre_norm)\.", "norm.", bare)
 
 
 @lru_cache(maxsize=16)
