@@ -122,7 +122,7 @@ class SndfileReader:
             for block in self._read(start, BLOCK_FRAMES):
                 position += len(block)
                 yield block
-        except SNDFILE_ERRORS:
+        except (*SNDFILE_ERRORS, Refused):
             self.damaged = True
         if self.damaged:
             yield from self._recovered(position)
@@ -198,7 +198,7 @@ class MediaReader:
                 for position, block in self._decoded(container, start):
                     if position + len(block) > start:
                         yield block[max(0, start - position) :]
-        except MEDIA_ERRORS:
+        except (*MEDIA_ERRORS, Refused):
             self.damaged = True
         self.damaged = self.damaged or self._promise.cut
 
