@@ -9,14 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ossicle.audio.acoustics import measure
 from ossicle.errors import AudioError, DataError
 from ossicle.types import Waveform
 from ossicle.world import speech as espeak
 from ossicle.world.items import Item, clip, sound, speech
 from ossicle.world.scenes import Room, compose, random_scene
+from ossicle.world.sounds import SOURCES
 from world.world_measures import envelope, f0_hz, first_loud_s, pulses, rms_db
 
 RATE_HZ = 16_000
+LOW_PITCHED = [name for name, s in SOURCES.items() if s.pitch and name != "beeps" and s.ranges["pitch_hz"].low <= 500]
+"""Continuous sources whose F0 lies where the library looks for voices."""
 
 
 def span(scene, event) -> np.ndarray:
@@ -60,6 +64,21 @@ def test_random_scenes_measure_true() -> None:
                 assert rms_db(span(scene, event)) == pytest.approx(event.level_db, abs=0.1)
                 if event.f0_hz and event.label != "beeps":
                     assert f0_hz(span(scene, event)) == pytest.approx(event.f0_hz, rel=0.03)
+
+
+@pytest.mark.parametrize("name", LOW_PITCHED)
+def test_truth_agrees_with_the_library_s_own_measures(name: str) -> None:
+    ranges = SOURCES[name].ranges["pitch_hz"]
+    for seed, share in enumerate((0.2, 0.5, 0.8)):
+        pitch_hz = min(550.0, max(75.0, ranges.low * (ranges.high / ranges.low) ** share))
+        if not ranges.low <= pitch_hz <= ranges.high:
+            continue
+        rng = np.random.default_rng(seed)
+        scene = compose(rng, [sound(name, rng, 1.2, params={"pitch_hz": pitch_hz})])
+        (event,) = scene.events
+        measured = measure(Waveform(samples=span(scene, event)))
+        assert measured.f0_median_hz == pytest.approx(event.f0_hz, rel=0.03)
+        assert measured.rms_db == pytest.approx(event.level_db, abs=1.0)
 
 
 def test_same_seed_same_scene() -> None:
