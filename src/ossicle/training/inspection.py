@@ -181,8 +181,8 @@ def _members(encoder: Any) -> dict[str, Any]:
 def flops_per_s(encoder: Any) -> int:
     """Return the encoder's operations for a second of audio, one multiply-add being two.
 
-    Of a mixture, all its members'. A small encoder is run once on a full window with random weights, and counted. For a large one it is two operations
-    per weight and token, which leaves out attention's products.
+    A small encoder is run once on a full window with random weights, and counted. For a large one it is two operations
+    per weight and token, which leaves out attention's products. A mixture's are those of all its members.
     """
     parts = encoder.feature_parts()
     if parts != [encoder]:

@@ -30,6 +30,7 @@ SMALL = {
     "heads": 4,
     "num_layers": 3,
     "hidden": 64,
+    "prompt_dim": 64,
     "vocab_size": 600,
 }
 """Setting to the most it may be in a small run, wherever it stands in a model's settings."""
