@@ -91,3 +91,39 @@ def test_a_conversation_is_streamed_turn_by_turn(tiny_model, clip, capsys, monke
     out, err = capsys.readouterr()
     assert out.count("\n") == 2
     assert "tone.wav (1.0 s)" in err
+
+
+def test_trace_and_when_are_in_the_json_and_readable(tiny_model, clip, capsys):
+    code, out, err = _ask(capsys, clip, "what", "--model", tiny_model, "--trace", "--when", "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert [row["name"] for row in result["trace"]["streams"]] == ["sound", "gist"]
+    assert sum(row["tokens"] for row in result["trace"]["streams"]) == result["audio"][0]["tokens"]
+    (second,) = result["when"]["seconds"]
+    assert (second["start_s"], second["end_s"]) == (0.0, 1.0)
+    _, out, _ = _ask(capsys, clip, "what", "--model", tiny_model, "--trace", "--when")
+    assert "sound: cnn → mlp → attend" in out
+
+
+def test_the_chance_of_an_answer_is_the_product_of_its_tokens(tiny_model):
+    import numpy as np
+    import torch
+
+    from ossicle.inference.engine import load
+    from ossicle.inference.listen import log_chances
+    from ossicle.types import Waveform
+
+    engine = load(tiny_model, device="cpu")
+    clips = [Waveform(samples=np.random.default_rng(i).normal(size=16000).astype(np.float32) / 9) for i in range(2)]
+    together = log_chances(engine, clips, "what", "a bee")
+    for clip, chance in zip(clips, together, strict=True):
+        inputs = engine.processor.chat([engine.prompt("what")], audio=[clip])
+        ids, total = inputs.pop("input_ids"), 0.0
+        inputs.pop("attention_mask")
+        for token in [*engine.processor.ids("a bee"), engine.processor.tokenizer.eos_token_id]:
+            with torch.no_grad():
+                logits = engine.model(input_ids=ids, attention_mask=torch.ones_like(ids), **inputs).logits[0, -1]
+            total += float(logits.log_softmax(-1)[token])
+            ids = torch.cat([ids, torch.tensor([[token]])], 1)
+        assert float(chance) == pytest.approx(total, abs=1e-4)
+    assert abs(float(together[0] - together[1])) > 1e-4

@@ -26,7 +26,7 @@ def command(
     model: ModelOption = "nano",
     json: JsonOption = False,
     trace: Annotated[bool, typer.Option("--trace", help="Show what each stream heard and what fired.")] = False,
-    when: Annotated[bool, typer.Option("--when", help="Show when it listened: attention over seconds.")] = False,
+    when: Annotated[bool, typer.Option("--when", help="Show when it listened: what muting each second costs.")] = False,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 64,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -84,9 +84,13 @@ def _row(engine: Engine, wave: Waveform, question: str, answer: Answer, *, trace
     if wave.truncated:
         row["audio"]["lost_s"] = round(wave.lost_s, 3)
     if trace:
-        row["trace"] = engine.trace(wave, question)
+        from ossicle.inference.trace import trace as traced
+
+        row["trace"] = traced(engine, wave, question)
     if when:
-        row["when"] = engine.when(wave, question, answer.text)
+        from ossicle.inference.listen import occlusion
+
+        row["when"] = occlusion(engine, wave, question, answer.text)
     return row
 
 
@@ -108,7 +112,9 @@ def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
     for row in rows:
         prefix = f"{row['audio']['path']}: " if len(rows) > 1 else ""
         yield f"{prefix}{row['answer']}"
-        for line in row.get("trace", {}).get("lines", []):
-            yield f"    {line}"
+        if "trace" in row:
+            from ossicle.inference.trace import lines
+
+            yield from (f"    {line}" for line in lines(row["trace"]))
         for second in row.get("when", {}).get("seconds", []):
             yield f"    {second['start_s']:6.1f} s  {'▇' * round(40 * second['weight'])} {second['weight']:.2f}"
