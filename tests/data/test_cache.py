@@ -1,0 +1,195 @@
+"""Kept encoder outputs equal fresh ones, are found again, and are refused where they would be wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ossicle.data.cache import CLIPS_PER_PASS, FeatureCache, fingerprint
+from ossicle.data.collate import Collator, perturb
+from ossicle.data.sample import AudioRef, MadeAudio, Sample, identity, question, waveform
+from ossicle.errors import AudioError, ConfigError, DataError
+from ossicle.model import AudioLM, AudioLMConfig
+from ossicle.processor import AudioProcessor
+from ossicle.tiny_decoders import tiny_decoder_config
+from ossicle.training import freeze
+from ossicle.training.tokenizer import train_bpe
+from ossicle.types import Waveform
+
+ENCODER = {"kind": "cnn", "channels": [4, 4, 4, 4], "dim": 16, "depth": 1, "heads": 2, "num_mels": 16, "window_s": 0.5}
+STREAMS = [
+    {"name": "a", "encoder": ENCODER, "connector": {"kind": "mlp"}, "integration": {"kind": "prepend"}},
+    {"name": "b", "encoder": "a", "connector": {"kind": "mlp"}, "integration": {"kind": "attend"}},
+]
+
+
+@pytest.fixture(scope="module")
+def processor() -> AudioProcessor:
+    tokenizer = train_bpe(["What is it? Rain and wind. <audio>"] * 5, 300)
+    return AudioProcessor(tokenizer, STREAMS)
+
+
+@pytest.fixture
+def model(processor: AudioProcessor) -> AudioLM:
+    torch.manual_seed(0)
+    config = AudioLMConfig(
+        tiny_decoder_config("llama", vocab_size=400),
+        STREAMS,
+        audio_token_id=processor.audio_token_id,
+        audio_slot_id=processor.audio_slot_id,
+    )
+    made = AudioLM.new(config)
+    freeze.set_trainable(made, ["connector"])
+    return made
+
+
+def clip(number: int, made: list[int] | None = None) -> MadeAudio:
+    def make() -> Waveform:
+        if made is not None:
+            made.append(number)
+        rng = np.random.default_rng(number)
+        return Waveform(samples=rng.normal(0, 0.1, 3000 + 700 * (number % 9)).astype(np.float32))
+
+    return MadeAudio(make=make, name=f"noise|{number}")
+
+
+def samples(count: int, made: list[int] | None = None) -> list[Sample]:
+    answers = ["Wind and rain.", "Rain."]
+    return [question("What is it?", answers[n % 2], [clip(n, made)], id=str(n)) for n in range(count)]
+
+
+def fill(cache: FeatureCache, count: int, made: list[int] | None = None) -> int:
+    return sum(cache.fill(clip(number, made) for number in range(count)))
+
+
+def total(model: AudioLM, collator: Collator, chosen: list[Sample]) -> Tensor:
+    batch = collator(chosen)
+    return model(**batch.inputs, num_items_in_batch=1).loss
+
+
+def test_training_from_the_cache_is_training_from_sound(
+    model: AudioLM, processor: AudioProcessor, tmp_path: Path
+) -> None:
+    cache = FeatureCache(tmp_path, model, dtype=torch.float32)
+    assert fill(cache, 6) == 6
+    kept, fresh = Collator(processor, cache=cache), Collator(processor)
+    for chosen in (samples(6), samples(6)[2:3], [*samples(2), question("Why?", "So.", [])]):
+        a, b = total(model, kept, chosen), total(model, fresh, chosen)
+        assert float(a.detach()) == pytest.approx(float(b.detach()), rel=1e-5)
+    a.backward()
+    assert any(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.streams["b"].connector.parameters())
+
+
+def test_what_is_kept_is_found_again_and_nothing_is_made_twice(model: AudioLM, tmp_path: Path) -> None:
+    made: list[int] = []
+    cache = FeatureCache(tmp_path, model)
+    fill(cache, CLIPS_PER_PASS + 3, made)
+    assert sorted(made) == list(range(CLIPS_PER_PASS + 3))
+    again = FeatureCache(tmp_path, model)
+    assert len(again) == CLIPS_PER_PASS + 3
+    fill(again, CLIPS_PER_PASS + 3, made)
+    features = again.get(clip(5, made))
+    assert len(made) == CLIPS_PER_PASS + 3
+    assert features.num_samples == 3000 + 700 * 5
+    assert features.values["a"].dtype == torch.float16
+    assert set(features.values) == {"a"}
+    assert len(list(again.folder.glob("*.safetensors"))) == 1
+
+
+def test_an_unseen_clip_is_encoded_on_the_spot(model: AudioLM, tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path, model, dtype=torch.float32)
+    assert clip(3) not in cache
+    on_the_spot = cache.get(clip(3)).values["a"]
+    fill(cache, 5)
+    assert clip(3) in cache
+    assert torch.allclose(cache.get(clip(3)).values["a"], on_the_spot, atol=1e-5)
+
+
+def test_other_weights_settings_or_dtype_have_another_folder(model: AudioLM) -> None:
+    before = fingerprint(model, torch.float16)
+    assert before == fingerprint(model, torch.float16)
+    assert before != fingerprint(model, torch.float32)
+    with torch.no_grad():
+        model.streams["a"].connector.layers[0].weight += 1
+    assert before == fingerprint(model, torch.float16)
+    with torch.no_grad():
+        next(model.streams["a"].encoder.buffers()).add_(1)
+    assert before != fingerprint(model, torch.float16)
+
+
+def test_values_too_large_for_half_precision_stay_exact(model: AudioLM, tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path, model)
+    assert cache._narrow(torch.tensor([1.0, 2.0])).dtype == torch.float16
+    assert torch.equal(cache._narrow(torch.tensor([1.0, 1e6])), torch.tensor([1.0, 1e6]))
+
+
+def test_an_encoder_that_trains_is_refused(model: AudioLM, tmp_path: Path) -> None:
+    freeze.set_trainable(model, ["connector", "streams.a.encoder"])
+    with pytest.raises(ConfigError, match="encoder of stream 'a' trains in this stage"):
+        FeatureCache(tmp_path, model)
+
+
+def test_a_half_written_shard_is_not_there(model: AudioLM, tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path, model)
+    (cache.folder / "shard-0.writing").write_bytes(b"half")
+    assert len(FeatureCache(tmp_path, model)) == 0
+
+
+def test_identity_follows_the_audio(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"one")
+    first = identity(AudioRef(path=path))
+    assert first == identity(AudioRef(path=path))
+    assert first != identity(AudioRef(path=path, start_s=1.0))
+    path.write_bytes(b"three")
+    assert first != identity(AudioRef(path=path))
+    a, b = (Waveform(samples=np.full(10, value, dtype=np.float32)) for value in (0.0, 0.1))
+    assert identity(a) != identity(b)
+    assert waveform(a) is a
+    with pytest.raises(AudioError, match="cannot be read"):
+        identity(AudioRef(path=tmp_path / "none.wav"))
+
+
+def test_a_batch_has_labels_on_answers_only_and_counts_them(processor: AudioProcessor) -> None:
+    batch = Collator(processor, system="Be brief.")(samples(3))
+    ids, labels = batch.inputs["input_ids"], batch.inputs["labels"]
+    for row, sample in enumerate(samples(3)):
+        said = processor.tokenizer.decode(ids[row][labels[row] != -100])
+        assert said.startswith(sample.messages[1]["content"])
+        assert "Be brief." in processor.tokenizer.decode(ids[row])
+    assert batch.count == int((labels[:, 1:] != -100).sum())
+    assert batch.ids == ["0", "1", "2"]
+    assert batch.inputs["audio_lengths"].tolist() == [3000, 3700, 4400]
+
+
+def broken(number: int) -> Sample:
+    return question("?", "x", [AudioRef(path=Path("nowhere") / f"{number}.wav")], id=f"broken{number}")
+
+
+def test_unreadable_clips_are_left_out_counted_and_bounded(processor: AudioProcessor) -> None:
+    collator = Collator(processor, max_skipped=0.5)
+    batch = collator([*samples(2), broken(0)])
+    assert batch.ids == ["0", "1"]
+    assert sum(collator.skips.values()) == 1
+    with pytest.raises(DataError, match="no sample of this batch can be read"):
+        collator([broken(1)])
+    with pytest.raises(DataError, match=r"of \d+ samples have unreadable audio, the last: "):
+        for number in range(40):
+            collator([*samples(1), broken(number), broken(number)])
+
+
+def test_dropout_and_shuffling_take_their_shares_and_change_nothing_else() -> None:
+    chosen = samples(400)
+    out = perturb(chosen, 0.2, 0.1, np.random.default_rng(0))
+    silent = [s for s in out if not s.audios]
+    swapped = [(a, b) for a, b in zip(chosen, out, strict=True) if b.audios and a.audios != b.audios]
+    assert 50 < len(silent) < 110
+    assert 20 < len(swapped) < 65
+    assert all("<audio>" not in s.messages[0]["content"] for s in silent)
+    assert [s.messages[1] for s in out] == [s.messages[1] for s in chosen]
+    assert perturb(chosen, 0.0, 0.0, np.random.default_rng(0)) == chosen
+    assert perturb(chosen, 0.2, 0.1, np.random.default_rng(0)) == out
