@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from integration.tiny_models import SLOT, clips, stream, text, tiny_model
 
 ROWS = [[3, "a", 9], [2, "a", 4, "a", 6], [7]]

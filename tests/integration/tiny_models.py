@@ -34,11 +34,16 @@ def tiny_model(decoder="llama", streams=None, seed=0, **changes):
 
 
 def clips(*seconds, seed=0):
+    """Clips whose pitch and level change every tenth of a second, so that where and when one listens matters."""
     generator = torch.Generator().manual_seed(seed)
     lengths = [int(16000 * s) for s in seconds]
     rows = torch.zeros(len(lengths), max(lengths))
     for row, length in enumerate(lengths):
-        rows[row, :length] = torch.randn(length, generator=generator) * 0.3
+        steps = length // 1600 + 1
+        pitch = torch.rand(steps, generator=generator).mul(5).exp2().mul(150).repeat_interleave(1600)[:length]
+        level = torch.rand(steps, generator=generator).repeat_interleave(1600)[:length]
+        noise = torch.randn(length, generator=generator) * 0.02
+        rows[row, :length] = (pitch / 16000 * 2 * torch.pi).cumsum(0).sin() * level + noise
     return rows, torch.tensor(lengths)
 
 

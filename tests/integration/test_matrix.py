@@ -1,0 +1,105 @@
+"""Every encoder with every connector, integration and decoder, pairwise; the full product is slow.
+
+The axes come from the registries and the tables of tiny parts, so a new part is covered unasked. A model of two windows
+hears two clips; counts, batching, caching, order of clips and of windows, and gradients are checked.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+
+from integration.pairwise import covering
+from integration.tiny_models import MARKER, SLOT, clips, stream, text, tiny_model
+from ossicle import registry
+from ossicle.tiny import TINY_CONNECTORS, TINY_ENCODERS
+from ossicle.tiny_decoders import TINY_DECODERS
+
+INTEGRATIONS = {
+    "attend": {},
+    "prepend": {},
+    "cross": {},
+    "attend+block": {"positions": "block"},
+    "attend+own": {"own_projections": True},
+    "attend+raw": {"norm": False, "positions": "zero", "visibility": "all"},
+}
+AXES = {
+    "encoder": sorted(TINY_ENCODERS, key=lambda name: name != "cnn"),
+    "connector": sorted(TINY_CONNECTORS, key=lambda name: name != "mlp"),
+    "integration": list(INTEGRATIONS),
+    "decoder": sorted(TINY_DECODERS, key=lambda name: name != "llama"),
+}
+PAIRS = covering(AXES)
+PRODUCT = [dict(zip(AXES, row, strict=True)) for row in product(*AXES.values())]
+
+
+def label(row):
+    return "-".join(row.values())
+
+
+def build(row):
+    kind = row["integration"].split("+")[0]
+    ear = stream(
+        kind=kind,
+        encoder=TINY_ENCODERS[row["encoder"]],
+        connector=TINY_CONNECTORS[row["connector"]],
+        **INTEGRATIONS[row["integration"]],
+    )
+    return tiny_model(row["decoder"], [ear])
+
+
+def check(row):
+    model = build(row)
+    stream_ = next(iter(model.streams.values()))
+    window = stream_.plan.encoder.window_samples / 16000
+    audio, lengths = clips(window * 1.6, window * 0.4)
+    for count, length in zip(
+        model.connect(model.encode(audio, lengths))["ear"].counts().tolist(), lengths.tolist(), strict=True
+    ):
+        assert count == stream_.plan.num_tokens(length), "derived token count is not the produced one"
+    rows = [[3, "a", 5], [2, "a", 4]]
+    ids, mask = text(model, rows, lengths)
+    heard = {"audio_values": audio, "audio_lengths": lengths}
+    with torch.no_grad():
+        together = model(ids, attention_mask=mask, **heard).logits
+        for index, length in enumerate(lengths.tolist()):
+            real = mask[index].bool()
+            one = {"audio_values": audio[index : index + 1, :length], "audio_lengths": lengths[index : index + 1]}
+            alone = model(ids[index : index + 1, real], **one).logits[0]
+            torch.testing.assert_close(together[index, real], alone, atol=2e-4, rtol=1e-3)
+        half = int(window * 16000)
+        turned = torch.cat([audio[:1, half : lengths[0]], audio[:1, :half]], 1)
+        first = {"audio_values": turned, "audio_lengths": lengths[:1]}
+        swapped = model(ids[:1, mask[0].bool()], **first).logits[0, -1]
+        assert (swapped - together[0, -1]).abs().max() > 1e-6, "swapping two windows changes nothing"
+        others = {"audio_values": clips(window * 1.6, window * 0.4, seed=7)[0], "audio_lengths": lengths}
+        other = model(ids, attention_mask=mask, **others).logits[:, -1]
+        assert (other - together[:, -1]).abs().max() > 1e-6, "other audio changes nothing"
+    settings = {"max_new_tokens": 3, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    settings |= {"suppress_tokens": [MARKER, SLOT], "attention_mask": mask, **heard}
+    assert torch.equal(model.generate(ids, **settings), model.generate(ids, use_cache=False, **settings))
+    model.train()
+    labels = ids.masked_fill((mask == 0) | (ids == MARKER) | (ids == SLOT), -100)
+    model(ids, attention_mask=mask, labels=labels, **heard).loss.backward()
+    for part in (stream_.encoder, stream_.connector):
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters()), "no gradient arrives"
+
+
+def test_every_registered_part_is_in_the_matrix():
+    mixtures = {n for n, target in registry.names("encoders").items() if "mixtures" in target}
+    assert set(registry.names("encoders")) - mixtures <= set(TINY_ENCODERS)
+    assert set(registry.names("connectors")) == set(TINY_CONNECTORS)
+    assert {name.split("+")[0] for name in INTEGRATIONS} == set(registry.names("integration"))
+
+
+@pytest.mark.parametrize("row", PAIRS, ids=label)
+def test_pairwise(row):
+    check(row)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", [row for row in PRODUCT if row not in PAIRS], ids=label)
+def test_full_product(row):
+    check(row)
