@@ -32,7 +32,11 @@ def main() -> None:
 
 def executed_pages() -> list[Path]:
     """Return the pages whose blocks are run."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("guide*.md")), ROOT / "docs/add-an-encoder.md"]
+    return [
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").glob("guide*.md")),
+        *(ROOT / "docs" / name for name in ("add-an-encoder.md", "data.md")),
+    ]
 
 
 def cli_reference() -> str:

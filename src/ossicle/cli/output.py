@@ -152,6 +152,7 @@ def _quiet(debug: bool) -> Iterator[None]:
     """Keep libraries' chatter off the terminal, and show our own log records from WARNING up."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "info" if debug else "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if debug else "1")  # one bar per file read is chatter
     logger, handler = logging.getLogger("ossicle"), _Notes()
     before = logger.level, logger.propagate
     logger.addHandler(handler)

@@ -65,6 +65,7 @@ def _muted(wave: Waveform, start: int, size: int) -> Waveform:
     return replace(wave, samples=samples)
 
 
+@torch.inference_mode()
 def log_chances(engine: Engine, clips: list[Waveform], question: str, answer: str) -> torch.Tensor:
     """Return (C,) the log-probability of an answer to a question about each of some equally long clips."""
     tokenizer, device = engine.processor.tokenizer, engine.model.device

@@ -1,0 +1,133 @@
+"""`train`, `inspect` and `list` from the outside: what they print, and what they say about mistakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ossicle.cli import app
+
+RECIPE = {
+    "name": "cli",
+    "model": {
+        "language_model": {
+            "architecture": {
+                "model_type": "llama",
+                "hidden_size": 32,
+                "intermediate_size": 48,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 2,
+            }
+        },
+        "tokenizer": {"kind": "bpe", "vocab_size": 320},
+        "streams": [
+            {
+                "name": "sound",
+                "encoder": {"kind": "cnn", "channels": [4, 4, 4, 4], "dim": 16, "depth": 1, "heads": 2, "num_mels": 16},
+                "integration": {"kind": "attend"},
+            }
+        ],
+    },
+    "data": {"sounds": {"kind": "world_sounds", "samples": 8, "clip_s": 0.3}},
+    "stages": [
+        {
+            "name": "all",
+            "train": ["connector"],
+            "mix": [{"source": "sounds"}],
+            "learning_rate": 1e-3,
+            "batch_size": 2,
+            "steps": 2,
+        }
+    ],
+}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "cli.yaml"
+    path.write_text(yaml.safe_dump(RECIPE, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def test_train_prints_stages_and_the_model_folder(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.run(["train", str(recipe), "stages.0.steps=3", "--device", "cpu", "--json"]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert [(stage["name"], stage["steps"]) for stage in result["stages"]] == [("all", 3)]
+    assert {"first_loss", "last_loss", "seconds"} <= set(result["stages"][0])
+    assert result["checkpoint"] == "runs/cli/model"
+    assert (recipe.parent / result["checkpoint"] / "model.safetensors").is_file()
+    assert "stage 'all' trains:" in err
+    assert "device cpu" in err
+    assert app.run(["train", str(recipe), "stages.0.steps=3", "--device", "cpu", "--resume", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["checkpoint"] == result["checkpoint"]
+    assert app.run(["train", str(recipe), "--device", "cpu", "--shrink"]) == 0
+    assert "model: runs/cli-shrunk/model" in capsys.readouterr().out
+
+
+def test_inspect_prints_the_promised_keys(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.run(["inspect", str(recipe), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert set(facts["parameters"]) == {"total", "by_part"}
+    stage = facts["stages"][0]
+    assert {"name", "trainable", "by_part", "effective_batch", "learning_rate", "steps"} <= set(stage)
+    assert isinstance(stage["trainable"], int)
+    stream = {"name", "encoder", "integration", "layers", "tokens_per_10s", "flops_per_s"}
+    assert stream <= set(facts["streams"][0])
+    assert facts["needs"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            ["train", "cli.yaml", "stages.0.stepz=3"],
+            "override 'stages.0.stepz=3': unknown key 'stages.0.stepz'; did you",
+        ),
+        (["train", "nano-smoc"], "did you mean 'nano-smoke'?"),
+        (
+            ["train", "cli.yaml", "data.sounds.kind=messages", "data.sounds.path=x"],
+            "override 'data.sounds.kind=messages'",
+        ),
+        (["inspect", "nothing-like-it"], "neither a file nor a recipe"),
+        (["list", "encoder"], "did you mean 'encoders'?"),
+        (["train", "cli.yaml", "--device", "quantum"], "--device quantum"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(
+    recipe: Path, capsys: pytest.CaptureFixture[str], words: list[str], expected: str
+) -> None:
+    assert app.run(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("ossicle: error: ")
+    assert expected in last
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [
+        ("encoders", "cnn"),
+        ("connectors", "mlp"),
+        ("integrations", "attend"),
+        ("objectives", "next_token"),
+        ("sources", "messages"),
+        ("recipes", "nano-smoke"),
+        ("models", "nano"),
+        ("tasks", "esc10"),
+        ("mixtures", ""),
+    ],
+)
+def test_list_names_what_there_is(what: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.run(["list", what, "--json"]) == 0
+    items = json.loads(capsys.readouterr().out)["items"]
+    assert not name or name in {item["name"] for item in items}
+    assert all(item["about"] for item in items)
