@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ossicle.cli.options import DeviceOption, DtypeOption, JsonOption, SeedOption
-from ossicle.cli.output import emit, note
+from ossicle.cli.output import emit, note_setting_line
 
 app = typer.Typer()
 
@@ -59,7 +59,7 @@ def command(
     if old is not None:
         setting = rerun_setting(setting, old)
     answerer, identity = open_model(model, device=device, dtype=dtype)
-    note(f"ossicle: {identity['setting']}")
+    note_setting_line(identity["setting"])
     folder = out or default_out(identity, setting.suite)
     if old is not None:
         result = verify_card(old, setting, answerer, out=out, model=identity, specs=specs)

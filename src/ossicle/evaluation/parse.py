@@ -18,6 +18,7 @@ import yaml
 
 from ossicle.errors import ConfigError
 from ossicle.evaluation import numerals
+from ossicle.evaluation.normalise import basic
 
 Vocabulary = Mapping[str, Sequence[str]]
 
@@ -188,6 +189,7 @@ PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "quantity": lambda text, _: numerals.range_in(text),
     "note": lambda text, _: numerals.note_in(text),
     "text": lambda text, _: text,
+    "exact": lambda text, _: basic(text) or None,
 }
 """Parser name → (answer, vocabulary or options) → what it says, or None."""
 

@@ -18,7 +18,7 @@ from ossicle.errors import DataError, OssicleError
 from ossicle.evaluation import refusal
 from ossicle.evaluation.answers import Answerer, AnswerStore, collect
 from ossicle.evaluation.builders import build
-from ossicle.evaluation.card import dataset_hash, make_card, write_card
+from ossicle.evaluation.card import dataset_hash, make_card, read_card, write_card
 from ossicle.evaluation.phrasings import FILE, phrasings
 from ossicle.evaluation.score import RowScore, score_rows, task_report, task_requests
 from ossicle.evaluation.task import Task, TaskSpec, check_root, suite_specs
@@ -174,6 +174,18 @@ def run_suite(
     card = make_card(setting.facts(), model, specs, outcome)
     result["card"] = str(write_card(out, card))
     return result
+
+
+def read_result(result: Mapping[str, Any], task: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return one task's result and the whole card.
+
+    Raises:
+        DataError: The task failed.
+    """
+    found = result["tasks"][task]
+    if "error" in found:
+        raise DataError(f"task '{task}' failed: {found['error']}")
+    return found, read_card(Path(result["card"]))
 
 
 def _refusal(setting: Setting, answerer: Answerer, store: AnswerStore, outcome: Outcome) -> dict[str, Any] | None:

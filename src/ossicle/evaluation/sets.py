@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ossicle.errors import DataError
+from ossicle.evaluation.normalise import basic
 from ossicle.evaluation.numerals import note_in
 from ossicle.evaluation.parse import vocabulary_named
 from ossicle.evaluation.phrasings import FILE, ask
@@ -25,6 +26,7 @@ TRUTHS: dict[str, Callable[[Any], Any]] = {
     "number": float,
     "quantity": float,
     "note": lambda value: note_in(str(value)),
+    "exact": lambda value: basic(str(value)),
     "yes_no": lambda value: value if isinstance(value, bool) else str(value).lower() in ("yes", "true", "1"),
 }
 """Parser → how a manifest's value becomes comparable with what that parser gives; a plain text otherwise."""
@@ -154,7 +156,7 @@ def _row_items(
                 task=spec.task,
                 row=name,
                 audio=record["path"],
-                question=wording(row, len(items), wordings),
+                question=wording(row, len(items), wordings, question=str(record.get("question", ""))),
                 truth=truth,
                 cluster=str(record.get(spec.source.cluster, record["path"])),
                 content=str(truth),

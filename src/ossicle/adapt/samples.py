@@ -1,0 +1,193 @@
+"""What the model is taught: questions about the recordings, and replay, so that it keeps what it knew.
+
+    recording ──► itself + changed copies (gain, speed, noise) ──► "What do you hear?" → "A bass drum."
+    old sounds ──► questions of every kind ──► the answers the model gave *before* ──► replay
+
+Replay needs no old training data: whatever the model used to say is what it should go on saying. The sounds are
+synthesised, the user's own (asked about other things), and recordings under `--replay` where given.
+Source: learning without forgetting, Li & Hoiem 2016; our choice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ossicle.adapt.folder import Recording
+from ossicle.audio.io import load_audio
+from ossicle.errors import AudioError, UnsupportedError
+from ossicle.questions import outside
+from ossicle.questions.names import SPOKEN, sentence, spoken
+from ossicle.questions.wording import ask
+from ossicle.types import SAMPLE_RATE_HZ, Waveform
+
+MOST_VIEWS = 900
+"""About so many copies of recordings are made in all."""
+LONGEST_S = 10.0
+SAID = "What is said?"
+REPLAY_KINDS = {
+    "sound": (
+        "hear",
+        "hear",
+        "hear",
+        "loudness",
+        "pitch",
+        "presence",
+        "presence",
+        "first",
+        "count",
+        "family",
+        "outside",
+    ),
+    "scene": ("hear", "hear", "first", "last", "count", "presence"),
+    "speech": ("say", "say", "gender", "emotion", "rate", "hear", "outside"),
+    "own": ("loudness", "presence", "gender", "outside", "pitch"),
+}
+
+
+def own_samples(recordings: Sequence[Recording], folder: Path, *, seed: int) -> list[dict[str, Any]]:
+    """Write copies of the recordings into a folder; return questions about them as messages.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    rng = np.random.default_rng([seed, 1])
+    views = int(np.clip(MOST_VIEWS // len(recordings), 1, 8))
+    rows = []
+    for index, recording in enumerate(recordings):
+        wave = load_audio(recording.path).samples[: round(LONGEST_S * SAMPLE_RATE_HZ)]
+        for view in range(views):
+            name = f"own-{index:05d}-{view}.flac"
+            copy = wave if view == 0 else changed(wave, rng)
+            write(folder / name, copy)
+            for question, answer in asked_about(recording, rng):
+                rows.append(message(name, question, answer, len(copy) / SAMPLE_RATE_HZ))
+    return rows
+
+
+def asked_about(recording: Recording, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """Return the questions and answers that follow from what is known of a recording."""
+    pairs = []
+    if recording.label:
+        pairs += [(ask("hear", rng), sentence(spoken(recording.label))) for _ in range(3)]
+    if recording.caption:
+        pairs += [(ask("hear", rng), recording.caption)]
+    if recording.transcript:
+        pairs += [(ask("say", rng), recording.transcript), (SAID, recording.transcript)]
+    if recording.question:
+        pairs += [(recording.question, recording.answer)]
+    return pairs
+
+
+def changed(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a copy with another level, speed (within 6 %), a little noise, and some silence around it."""
+    import soxr
+
+    rate_hz = round(SAMPLE_RATE_HZ * float(np.exp(rng.uniform(-0.06, 0.06))))
+    copy = soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ).astype(np.float32)
+    copy *= 10 ** (rng.uniform(-14, 4) / 20)
+    power = float(np.sqrt(np.mean(copy**2)) + 1e-8)
+    before, after = (np.zeros(int(rng.uniform(0, 0.3) * SAMPLE_RATE_HZ), np.float32) for _ in range(2))
+    copy = np.concatenate([before, copy, after])
+    copy += rng.standard_normal(len(copy)).astype(np.float32) * power * np.float32(10 ** (-rng.uniform(22, 45) / 20))
+    return copy / max(1.0, float(np.abs(copy).max()) / 0.99)
+
+
+def replay_samples(
+    engine: Any, recordings: Sequence[Recording], folder: Path, *, others: Sequence[Path] = (), count: int, seed: int
+) -> list[dict[str, Any]]:
+    """Return old questions with the answers that the model gives now.
+
+    Args:
+        engine: The model before it is adapted.
+        recordings: The user's own, on the training side.
+        folder: Where sounds are written.
+        others: Further recordings, of what the model should keep hearing.
+        count: How many sounds.
+        seed: Of every draw.
+    """
+    rng = np.random.default_rng([seed, 2])
+    items: list[tuple[str, Waveform, str]] = []
+    for index, (kind, wave) in enumerate(_old_sounds(rng, recordings, others, count)):
+        name = f"old-{index:05d}.flac"
+        write(folder / name, wave.samples[: round(LONGEST_S * SAMPLE_RATE_HZ)])
+        kinds = REPLAY_KINDS[kind]
+        picked = rng.choice(len(kinds), min(4, len(kinds)), replace=False)
+        items += [(name, wave, _old_question(kinds[i], rng)) for i in picked]
+    answers = engine.answer([(wave, question) for _, wave, question in items], max_new_tokens=64)
+    rows = zip(items, answers, strict=True)
+    return [
+        message(name, question, answer.text, min(wave.duration_s, LONGEST_S))
+        for (name, wave, question), answer in rows
+        if answer.text
+    ]
+
+
+def _old_question(kind: str, rng: np.random.Generator) -> str:
+    names = sorted(SPOKEN.values())
+    return outside.ask(rng) if kind == "outside" else ask(kind, rng, names[rng.integers(len(names))])
+
+
+def _old_sounds(
+    rng: np.random.Generator, recordings: Sequence[Recording], others: Sequence[Path], count: int
+) -> Iterable[tuple[str, Waveform]]:
+    """Yield sounds of every kind in turn: other recordings, synthetic sounds and scenes, speech, the user's own."""
+    from ossicle.world.scenes import random_scene
+
+    for index in range(count):
+        turn = index % 8
+        if others and turn < 4:
+            try:
+                yield "sound", load_audio(others[int(rng.integers(len(others)))])
+            except AudioError:
+                continue
+        elif turn in (0, 1, 4):
+            yield "sound", random_scene(rng, 1).waveform
+        elif turn in (2, 5):
+            yield "scene", random_scene(rng, int(rng.integers(2, 5))).waveform
+        elif turn in (3, 6):
+            yield _speech(rng)
+        else:
+            yield "own", load_audio(recordings[int(rng.integers(len(recordings)))].path)
+
+
+def _speech(rng: np.random.Generator) -> tuple[str, Waveform]:
+    """Return spoken digits, or a synthetic sound where nothing can be spoken here."""
+    from ossicle.world.scenes import random_scene
+    from ossicle.world.speech import draw_voice, say
+
+    words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    try:
+        text = " ".join(words[i] for i in rng.integers(0, 10, int(rng.integers(1, 5))))
+        return "speech", say(text, draw_voice(rng).name, float(rng.uniform(110, 220)), float(rng.uniform(20, 80)))
+    except UnsupportedError:
+        return "sound", random_scene(rng, 1).waveform
+
+
+def message(name: str, question: str, answer: str, duration_s: float) -> dict[str, Any]:
+    """Return one sample in the messages form."""
+    turns = [{"role": "user", "content": f"<audio>{question}"}, {"role": "assistant", "content": answer}]
+    return {"messages": turns, "audios": [name], "duration": round(duration_s, 2)}
+
+
+def write(path: Path, samples: np.ndarray) -> None:
+    """Write 16-bit FLAC at 16 kHz.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    import soundfile
+
+    try:
+        soundfile.write(path, np.clip(samples, -1, 1), SAMPLE_RATE_HZ, subtype="PCM_16")
+    except soundfile.LibsndfileError as error:
+        raise OSError(28, f"cannot be written ({error})", str(path)) from None
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object a line."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
