@@ -36,17 +36,24 @@ def by_soundfile(samples: np.ndarray, rate_hz: int, container: str, subtype: str
 
 
 def by_av(
-    samples: np.ndarray, rate_hz: int, container: str, codec: str, *, options: dict[str, str] | None = None
+    samples: np.ndarray,
+    rate_hz: int,
+    container: str,
+    codec: str,
+    *,
+    options: dict[str, str] | None = None,
+    layout: str = "mono",
 ) -> bytes:
-    """Return a mono file written by FFmpeg."""
+    """Return a file written by FFmpeg; `samples` is (S,) or (C, S)."""
+    samples = np.atleast_2d(samples)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "clip"
         with av.open(str(path), "w", format=container, options=options or {}) as target:
-            stream = target.add_stream(codec, rate=rate_hz, layout="mono")
-            convert = av.AudioResampler(format=stream.format.name, layout="mono", rate=rate_hz)
-            for first in range(0, len(samples), 1024):
-                block = np.ascontiguousarray(samples[None, first : first + 1024])
-                frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
+            stream = target.add_stream(codec, rate=rate_hz, layout=layout)
+            convert = av.AudioResampler(format=stream.format.name, layout=layout, rate=rate_hz)
+            for first in range(0, samples.shape[1], 1024):
+                block = np.ascontiguousarray(samples[:, first : first + 1024].T.reshape(1, -1))
+                frame = av.AudioFrame.from_ndarray(block, format="flt", layout=layout)
                 frame.sample_rate, frame.pts = rate_hz, first
                 for part in convert.resample(frame):
                     target.mux(stream.encode(part))

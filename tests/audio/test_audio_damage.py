@@ -138,12 +138,15 @@ def test_cut_anywhere(kind: str, share: float) -> None:
     places=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=20),
     near_the_start=st.booleans(),
 )
-def test_changed_bytes(kind: str, places: list[tuple[float, int]], near_the_start: bool) -> None:
+def test_changed_bytes(
+    capfd: pytest.CaptureFixture[str], kind: str, places: list[tuple[float, int]], near_the_start: bool
+) -> None:
     data = bytearray(recordings.tone_file(kind))
     reach = min(len(data), 200) if near_the_start else len(data)
     for share, change in places:
         data[int(share * reach)] ^= change
     outcome(bytes(data))
+    assert capfd.readouterr() == ("", "")
 
 
 @DAMAGE

@@ -6,6 +6,7 @@ import io
 import logging
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -78,6 +79,21 @@ def test_channels_are_averaged(channels: int, container: str, subtype: str) -> N
     data = recordings.by_soundfile(columns, 16_000, container, subtype)
     assert audio_info(data).channels == channels
     np.testing.assert_allclose(load_audio(data).samples, columns.mean(1), atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["stereo", "5.1", "7.1", "hexadecagonal"])
+@pytest.mark.parametrize(("container", "codec"), [("ipod", "aac"), ("mov", "pcm_s16le"), ("matroska", "pcm_f32le")])
+def test_many_channels_through_ffmpeg(layout: str, container: str, codec: str) -> None:
+    channels = av.AudioLayout(layout).nb_channels
+    if codec == "aac" and channels > 8:
+        pytest.skip("the encoder writes no more than 8 channels")
+    columns = [recordings.tone(0.5, 44_100, hz=300.0 if c == 0 else 3000.0) for c in range(channels)]
+    data = recordings.by_av(np.stack(columns), 44_100, container, codec, layout=layout)
+    assert audio_info(data).channels == channels
+    samples = load_audio(data).samples[2000:6000]
+    low, high = (abs(np.exp(-2j * np.pi * hz * np.arange(4000) / 16_000) @ samples) / 2000 for hz in (300, 3000))
+    assert low == pytest.approx(recordings.TONE_PEAK / channels, rel=0.2)
+    assert codec == "aac" or high == pytest.approx(recordings.TONE_PEAK * (channels - 1) / channels, rel=0.05)
 
 
 def test_vorbis_stereo() -> None:

@@ -29,6 +29,8 @@ UNKNOWN_FRAMES = 1 << 60
 RECOVERY_FRAMES = 512
 INEXACT_SEEK = "OGG"
 """libsndfile lands elsewhere in Vorbis than it says, so that its spans are reached by decoding what lies before."""
+UNSAFE_PLANES = 8
+"""PyAV counts the planes of a frame up to an empty one; from 8 on there is none, and it would read foreign memory."""
 MAX_BAD_PACKETS = 500
 EQUAL_FRAMES = 16
 NEVER = -UNKNOWN_FRAMES
@@ -262,6 +264,10 @@ class _FrameClock:
 
 def frame_to_mono(frame: Any) -> Block:
     """Return a decoded PyAV frame of any sample format as (n,) float32 in -1..1."""
+    if frame.format.is_planar and frame.layout.nb_channels >= UNSAFE_PLANES:
+        packer = av.AudioResampler(format="flt", layout=frame.layout, rate=frame.sample_rate)
+        parts = [frame_to_mono(part) for part in (*packer.resample(frame), *packer.resample(None))]
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T

@@ -183,6 +183,16 @@ def audio_info(source: AudioSource) -> AudioInfo:
     raise AudioError(f"{name}: holds no samples that decode; expected a recording ({FORMATS})")
 
 
+class _Memory(io.BytesIO):
+    """Bytes as a file that answers an impossible seek as a disk file does to C code: by staying where it is."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return self.tell()
+
+
 @contextmanager
 def _readers(source: AudioSource, sample_rate_hz: int) -> Iterator[tuple[str, Iterator[Reader]]]:
     """Give the recording's name, and its readers, best first."""
@@ -194,10 +204,10 @@ def _readers(source: AudioSource, sample_rate_hz: int) -> Iterator[tuple[str, It
             yield str(source), _file_readers(handle, Path(source).stat().st_size, str(source))
         elif isinstance(source, (bytes, bytearray, memoryview)):
             data = bytes(source)
-            yield "<bytes>", _file_readers(io.BytesIO(data), len(data), "<bytes>")
+            yield "<bytes>", _file_readers(_Memory(data), len(data), "<bytes>")
         elif hasattr(source, "read"):
             data, name = _read_all(source)
-            yield name, _file_readers(io.BytesIO(data), len(data), name)
+            yield name, _file_readers(_Memory(data), len(data), name)
         else:
             samples, rate_hz = _split_pair(source, sample_rate_hz)
             yield "<array>", iter([_array_reader(samples, rate_hz, "<array>")])
