@@ -181,7 +181,7 @@ class Composer:
         pools = ["esc10"] if kind < 0.5 else ["world"] if kind < 0.8 else ["esc10", "world", "berklee_sounds"]
         level, longest = float(rng.uniform(-34, -15)), (1.0, 2.0) if rng.random() < 0.75 else (0.7, 3.5)
         parts: list[Part] = []
-        distinct = rng.random() < 0.9
+        distinct = rng.random() < 0.9 and sum(len(self._labels[pool]) for pool in pools) >= count
         while len(parts) < count:
             sound = self.pick(pools[rng.integers(len(pools))], rng)
             if not distinct or sound.label not in {part.sound.label for part in parts}:
@@ -225,8 +225,8 @@ class Composer:
         piece = self._laid(front, rng, self._gaps(rng))
         taken = {part.sound.label for part in front}
         sound = self.pick("esc10" if rng.random() < 0.7 else "world", rng)
-        while sound.label in taken:
-            sound = self.pick("esc10", rng)
+        if sound.label in taken:
+            return piece
         level = float(np.mean([part.level_db for part in front]) - rng.uniform(5, 18))
         behind = self.part(sound, LONGEST_S, level, rng)
         return Piece(parts=piece.parts, length=piece.length, background=behind)

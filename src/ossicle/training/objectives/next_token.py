@@ -36,6 +36,7 @@ class NextTokenConfig(ObjectiveConfig):
         feature_dropout: Share of the numbers in encoder tokens set to zero.
         feature_noise: Standard deviation of noise on encoder tokens, relative to theirs.
         frame_dropout: Share of encoder tokens set to zero whole.
+        time_shift_s: Half of the batches are heard as if they came later, by up to so many seconds (absolute time).
     """
 
     kind: str = "next_token"
@@ -43,11 +44,12 @@ class NextTokenConfig(ObjectiveConfig):
     feature_dropout: float = Field(default=0.0, ge=0, lt=1)
     feature_noise: float = Field(default=0.0, ge=0)
     frame_dropout: float = Field(default=0.0, ge=0, lt=1)
+    time_shift_s: float = Field(default=0.0, ge=0)
 
     @property
     def disturbs(self) -> bool:
         """Encoder tokens are disturbed."""
-        return bool(self.feature_dropout or self.feature_noise or self.frame_dropout)
+        return bool(self.feature_dropout or self.feature_noise or self.frame_dropout or self.time_shift_s)
 
 
 class NextToken(Objective):
@@ -118,6 +120,9 @@ class NextToken(Objective):
         seed = int(self.context.generator(step, stream=1).integers(2**62))
         random = torch.Generator(self.context.device).manual_seed(seed)
         tokens = inputs.get("audio_tokens", {})
+        if self.config.time_shift_s:
+            share = max(0.0, 2 * float(torch.rand((), generator=random, device=self.context.device)) - 1)
+            tokens = {n: replace(t, start_s=t.start_s + share**3 * self.config.time_shift_s) for n, t in tokens.items()}
         return replace(batch, inputs={**inputs, **_tokens({n: self._noisy(t, random) for n, t in tokens.items()})})
 
     def _noisy(self, tokens: AudioTokens, random: torch.Generator) -> AudioTokens:
