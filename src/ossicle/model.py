@@ -11,7 +11,6 @@ connector outputs and keys/values by audio handles. Parts are named `language_mo
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,13 +23,10 @@ from ossicle import streams as stream_plans
 from ossicle.errors import CheckpointError, ConfigError, DataError
 from ossicle.integration.base import Placement, place, slot_rows
 from ossicle.integration.memory import AudioMemory, input_norms
+from ossicle.loss import IGNORE, next_token_loss, summed_loss
 from ossicle.mixtures.balance import auxiliary_loss
 from ossicle.mixtures.prompt import prompt_vectors
 from ossicle.types import AudioTokens
-
-logger = logging.getLogger(__name__)
-IGNORE = -100
-"""Label of a token that gives no loss."""
 
 
 class AudioLMConfig(PreTrainedConfig):
@@ -78,6 +74,7 @@ class AudioLM(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: AudioLMConfig) -> None:
         super().__init__(config)
+        check_config(config)
         plans = stream_plans.plan(config.streams)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config, attn_implementation="sdpa")
         self.streams = nn.ModuleDict({p.name: stream_plans.Stream(p, config.text_config) for p in plans})
@@ -245,12 +242,14 @@ class AudioLM(PreTrainedModel, GenerationMixin):
         connected = self.connect(audio_tokens, self.prompts(input_ids, attention_mask, labels))
         return self.remember(input_ids, attention_mask, connected)
 
-    def embed(self, input_ids: Tensor, memory: AudioMemory | None) -> Tensor:
+    def embed(self, input_ids: Tensor | None, memory: AudioMemory | None) -> Tensor:
         """Return (B, L, D) text embeddings with the audio slots filled.
 
         Raises:
-            DataError: The text has another number of slots than the audio has tokens.
+            DataError: No text, or the text has another number of slots than the audio has tokens.
         """
+        if input_ids is None:
+            raise DataError("give input_ids or inputs_embeds")
         embeddings: Tensor = self.get_input_embeddings()(input_ids)
         slots = input_ids == self.config.audio_slot_id
         rows = memory.slots if memory is not None else None
@@ -310,32 +309,26 @@ class AudioLM(PreTrainedModel, GenerationMixin):
                 audio_memory, placement = heard
                 routing = auxiliary_loss(self.streams.values())
                 position_ids = placement.positions if position_ids is None else position_ids
-        if inputs_embeds is None:
-            if input_ids is None:
-                raise DataError("give input_ids or inputs_embeds")
-            inputs_embeds = self.embed(input_ids, audio_memory)
+        inputs_embeds = self.embed(input_ids, audio_memory) if inputs_embeds is None else inputs_embeds
         if audio_memory is not None:
             kwargs["audio_memory"] = audio_memory
-            if attention_mask is None:  # without one, transformers reads jumps in positions as packed sequences
-                past = past_key_values.get_seq_length() if past_key_values is not None else 0
-                shape = (len(inputs_embeds), past + inputs_embeds.shape[1])
-                attention_mask = torch.ones(shape, dtype=torch.long, device=inputs_embeds.device)
-        inputs = dict(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            **kwargs,
-        )
-        if labels is None or not self.training:
-            out = self.language_model(**inputs, logits_to_keep=logits_to_keep)
-            loss = None if labels is None else next_token_loss(out.logits, labels, num_items_in_batch)
-            return CausalLMOutputWithPast(loss=loss, logits=out.logits, past_key_values=out.past_key_values)
+            attention_mask = _explicit(attention_mask, inputs_embeds, past_key_values)
+        inputs = {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask, "position_ids": position_ids}
+        inputs |= {"past_key_values": past_key_values, "use_cache": use_cache, **kwargs}
+        if labels is not None and self.training:
+            return self._labelled_rows(inputs, labels, num_items_in_batch, routing)
+        out = self.language_model(**inputs, logits_to_keep=logits_to_keep)
+        loss = None if labels is None else next_token_loss(out.logits, labels, num_items_in_batch)
+        return CausalLMOutputWithPast(loss=loss, logits=out.logits, past_key_values=out.past_key_values)
+
+    def _labelled_rows(
+        self, inputs: dict[str, Any], labels: Tensor, count: Tensor | int | None, routing: Tensor | float
+    ) -> CausalLMOutputWithPast:
+        """Return the training loss; logits are made only where a label is."""
         hidden = self.get_decoder()(**inputs).last_hidden_state[:, :-1]
         labelled = labels[:, 1:] != IGNORE
         logits = self.get_output_embeddings()(hidden[labelled])  # type: ignore[misc]
-        return CausalLMOutputWithPast(loss=_summed(logits, labels[:, 1:][labelled], num_items_in_batch, routing))
+        return CausalLMOutputWithPast(loss=summed_loss(logits, labels[:, 1:][labelled], count, routing))
 
     @torch.no_grad()
     def generate(  # type: ignore[override]
@@ -371,15 +364,12 @@ class AudioLM(PreTrainedModel, GenerationMixin):
         return super().generate(input_ids, **kwargs)
 
 
-def next_token_loss(logits: Tensor, labels: Tensor, count: Tensor | int | None = None) -> Tensor:
-    """Return the summed cross-entropy of labels (B, L) under logits (B, L, V) over `count` label tokens."""
-    labelled = labels[:, 1:] != IGNORE
-    return _summed(logits[:, :-1][labelled], labels[:, 1:][labelled], count)
-
-
-def _summed(logits: Tensor, targets: Tensor, count: Tensor | int | None, routing: Tensor | float = 0.0) -> Tensor:
-    total = nn.functional.cross_entropy(logits.float(), targets, reduction="sum") + len(targets) * routing
-    return total / (max(1, len(targets)) if count is None else count)
+def _explicit(attention_mask: Tensor | None, embeddings: Tensor, cache: Any) -> Tensor:
+    """Return the mask, all ones where there is none: without one, transformers reads jumps in positions as packing."""
+    if attention_mask is not None:
+        return attention_mask
+    past = cache.get_seq_length() if cache is not None else 0
+    return torch.ones(len(embeddings), past + embeddings.shape[1], dtype=torch.long, device=embeddings.device)
 
 
 def check_config(config: AudioLMConfig) -> None:

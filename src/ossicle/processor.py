@@ -20,7 +20,8 @@ from ossicle import streams as stream_plans
 from ossicle.audio.io import load_audio
 from ossicle.chat import AUDIO_TAG, flatten, pieces, render
 from ossicle.errors import DataError
-from ossicle.model import IGNORE, AudioLMConfig
+from ossicle.loss import IGNORE
+from ossicle.model import AudioLMConfig
 from ossicle.types import SAMPLE_RATE_HZ, Waveform
 
 MARKER_TOKEN = "<|audio|>"

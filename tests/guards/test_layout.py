@@ -13,6 +13,7 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 BRANCH_ON_NAME = re.compile(r"\b(encoder|llm|model|decoder|connector|stream)(_name|_type|\.name|\.kind)?\s*==\s*[\"']")
 MACHINE_PATH = re.compile(r"(?<![\w.])/(work|farm|root|home/\w+|Users/\w+|opt/(wheels|pypi\S*))/")
 LONG_FUNCTIONS: set[str] = set()
+MODEL_FORWARD = "src/ossicle/model.py"  # its forward lists what transformers' own models list
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src" / "ossicle")))
@@ -31,7 +32,8 @@ def test_a_module_keeps_the_house_shape(path):
             long = node.end_lineno - node.lineno + 1 > 60 and node.name not in LONG_FUNCTIONS
             wrong += [f"{node.name} is longer than 60 lines"] if long else []
             many = len(node.args.args) + len(node.args.kwonlyargs) > 9
-            wrong += [f"{node.name} takes more than 9 parameters"] if many and not _is_command(node) else []
+            free = _is_command(node) or (node.name == "forward" and path == ROOT / MODEL_FORWARD)
+            wrong += [f"{node.name} takes more than 9 parameters"] if many and not free else []
     assert not wrong
 
 

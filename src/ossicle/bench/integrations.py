@@ -18,7 +18,8 @@ import torch
 from ossicle.bench import measure, shapes
 from ossicle.bench.flops import forward_flops, train_flops
 from ossicle.errors import OssicleError
-from ossicle.model import IGNORE, AudioLM, AudioLMConfig
+from ossicle.loss import IGNORE
+from ossicle.model import AudioLM, AudioLMConfig
 from ossicle.types import AudioTokens
 
 PAIRS = [("lal", "plits-mlp"), ("pal-v3", "plits-mlp"), ("pal-v2", "plits-mlp"), ("cross", "plits-mlp")]

@@ -21,7 +21,7 @@ from ossicle.audio import chunk
 from ossicle.data.cache import FeatureCache, Features
 from ossicle.data.sample import Audio, Sample, waveform
 from ossicle.errors import AudioError, DataError
-from ossicle.model import IGNORE
+from ossicle.loss import IGNORE
 from ossicle.processor import AudioProcessor, as_samples
 from ossicle.types import AudioTokens
 
@@ -109,13 +109,19 @@ class Collator:
         return self.cache.get(audio) if self.cache is not None else as_samples(waveform(audio), 0)
 
     def _row(self, sample: Sample, lengths: Sequence[int]) -> tuple[list[int], list[int]]:
-        messages = list(sample.messages)
+        messages = [self._spoken(turn) for turn in sample.messages]
         if self.system and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": self.system})
         try:
             return self.processor.training_ids(messages, lengths, loss_on=self.loss_on)
         except DataError as error:
             raise DataError(f"sample {sample.id}: {error}") from None
+
+    def _spoken(self, turn: dict[str, str]) -> dict[str, str]:
+        """Return a turn whose transcript is where the chat template looks for it, or else at its end."""
+        if "transcript" not in turn or "transcript" in str(self.processor.chat_template):
+            return turn
+        return {"role": turn["role"], "content": f"{turn['content']}\n{turn['transcript']}"}
 
     def _audio(self, clips: Sequence[np.ndarray | Features], device: torch.device | str) -> dict[str, Any]:
         """Return the batch's audio as the model takes it."""
