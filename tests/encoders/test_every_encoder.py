@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -118,9 +120,57 @@ def test_taps_are_stacked_in_width(kind):
         assert not torch.allclose(two[..., :width], two[..., width:])
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "architecture" in TINY_ENCODERS[kind]])
+def test_checkpointing_changes_no_gradient(kind):
+    """Blocks whose outputs are tapped run twice, and the taps stay those of the first run."""
+    encoder = tiny_encoder(kind, layers="all").train()
+    if not encoder.model.supports_gradient_checkpointing:
+        pytest.skip("transformers cannot checkpoint this family")
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    clip = _clip(encoder.config.window_samples // 2)
+    gradients = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            encoder.model.gradient_checkpointing_enable({"use_reentrant": False})
+        encoder.zero_grad()
+        torch.manual_seed(0)
+        _encode(encoder, clip).values.square().sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-5, rtol=1e-3, msg=lambda t, n=name: n + t)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_goes_all_the_way(kind):
+    encoder = copy.deepcopy(_encoder(kind))
+    clip = _clip(encoder.config.window_samples // 2)
+    with torch.no_grad():
+        want = _encode(encoder, clip).values
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = _encode(encoder, clip).values
+        half = _encode(encoder.to(torch.bfloat16), clip).values
+    assert half.dtype == torch.bfloat16
+    for got in (half, mixed):
+        assert (got.float() - want).abs().mean() < 0.05 * want.abs().mean()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_buffer_is_lost_when_built_without_memory(kind):
     """Models are built on the meta device and filled from a file: what the file does not hold would stay garbage."""
     encoder = _encoder(kind)
     kept = set(encoder.state_dict())
     assert {name for name, _ in encoder.named_buffers()} <= kept
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_base_size_hears_eleven_seconds(kind):
+    encoder = build_encoder({"kind": kind}).eval()
+    samples = 11 * 16_000
+    with torch.no_grad():
+        tokens = _encode(encoder, _clip(samples))
+    assert tokens.values.shape[1:] == (encoder.config.num_tokens(samples), encoder.facts.dim)
+    assert torch.isfinite(tokens.values).all()
