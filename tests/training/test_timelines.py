@@ -149,7 +149,7 @@ def test_rows_hold_what_the_placements_say(root: Path) -> None:
         inside[p.start : p.start + p.length] = True
         level = timeline.level_db(audio[0, p.start : p.start + p.length])  # the row may hold quiet noise besides
         assert p.level_db - 0.2 < level < p.level_db + (1.0 if p.level_db > -30 else 12.0)
-    assert under == {} and np.abs(audio[0, ~inside]).max() < 0.02
+    assert under == {} and np.abs(audio[0, ~inside]).max() < 0.06
 
 
 def test_sounds_are_kept_and_read_back(tmp_path: Path) -> None:
