@@ -3,7 +3,8 @@
     Waveform ──► AudioTokens (encoder) ──► AudioTokens at LM width (connector)
 
 One convention everywhere: a mask is boolean, True = real; valid tokens are always a prefix of their row.
-Dimension legend: `B` batch, `C` clips, `S` samples, `F` mel bins, `T` frames, `N` audio tokens, `L` text tokens, `D` width.
+Dimension legend: `B` batch, `C` clips, `S` samples, `F` mel bins, `T` frames, `N` audio tokens, `L` text tokens,
+`D` width.
 """
 
 from __future__ import annotations
