@@ -9,8 +9,9 @@ RUN apt-get update && apt-get install -y --no-install-recommends espeak-ng && rm
 WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src src
-RUN pip install --no-cache-dir -c constraints.txt --extra-index-url https://download.pytorch.org/whl/cpu \
-    "torch==$(sed -n 's/^torch==//p' constraints.txt)+cpu" ".[serve,ui]"
+# For the much smaller CPU build of torch: --build-arg PIP_FLAGS="--extra-index-url <PyTorch's CPU index>"
+ARG PIP_FLAGS=""
+RUN pip install --no-cache-dir -c constraints.txt $PIP_FLAGS ".[serve,ui]"
 
 USER ossicle
 WORKDIR /home/ossicle
