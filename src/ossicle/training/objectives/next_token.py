@@ -36,7 +36,7 @@ class NextTokenConfig(ObjectiveConfig):
         feature_dropout: Share of the numbers in encoder tokens set to zero.
         feature_noise: Standard deviation of noise on encoder tokens, relative to theirs.
         frame_dropout: Share of encoder tokens set to zero whole.
-        time_shift_s: Half of the batches are heard as if they came later, by up to so many seconds (absolute time).
+        time_shift_s: A sixth of the batches is heard as if it came later, by up to so many seconds (absolute time).
     """
 
     kind: str = "next_token"
@@ -121,8 +121,8 @@ class NextToken(Objective):
         random = torch.Generator(self.context.device).manual_seed(seed)
         tokens = inputs.get("audio_tokens", {})
         if self.config.time_shift_s:
-            share = max(0.0, 2 * float(torch.rand((), generator=random, device=self.context.device)) - 1)
-            tokens = {n: replace(t, start_s=t.start_s + share**3 * self.config.time_shift_s) for n, t in tokens.items()}
+            share = max(0.0, 1 - 6 * float(torch.rand((), generator=random, device=self.context.device)))
+            tokens = {n: replace(t, start_s=t.start_s + share * self.config.time_shift_s) for n, t in tokens.items()}
         return replace(batch, inputs={**inputs, **_tokens({n: self._noisy(t, random) for n, t in tokens.items()})})
 
     def _noisy(self, tokens: AudioTokens, random: torch.Generator) -> AudioTokens:
