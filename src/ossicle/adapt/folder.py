@@ -92,8 +92,8 @@ def read_recordings(folder: Path) -> Recordings:
     only_labels = not any(r.caption or r.transcript or r.answer for r in recordings.found)
     if only_labels and len(labels) < 2:
         raise DataError(
-            f"{folder}: one class only with two or more recordings ({', '.join(sorted(labels)) or 'none'}); expected two "
-            f"labels or more, as folders or in the column 'label'; skipped: {recordings.told()}"
+            f"{folder}: one class only with two or more recordings ({', '.join(sorted(labels)) or 'none'}); "
+            f"expected two labels or more, as folders or in the column 'label'; skipped: {recordings.told()}"
         )
     return recordings
 

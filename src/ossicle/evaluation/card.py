@@ -74,7 +74,7 @@ def make_card(
         "dataset": dataset_hash(outcome.built.values()),
         "answers": answers_hash(outcome.scores),
         "normaliser": DEFAULT,
-        "judge": None,
+        "judge": outcome.judge,
         "decoding": "greedy, whole vocabulary",
         "tasks": outcome.tasks,
         "refusal": outcome.refusal,
@@ -175,7 +175,11 @@ def page(card: Mapping[str, Any]) -> str:
         lines += ["Not there: " + "; ".join(f"{a['set']} ({a['origin']}, {a['licence']})" for a in card["absent"]), ""]
     lines += [f"- model {model.get('hash', '')[:12]}, data {card['dataset'][:12]}, answers {card['answers'][:12]}"]
     lines += [f"- {key}: {value}" for key, value in {**setting, **card["versions"]}.items()]
-    lines += [f"- decoding: {card['decoding']}; normaliser: {card['normaliser']}; judge: {card['judge'] or 'none'}", ""]
+    lines += [
+    judged = "in the JSON" if card["judge"] else "none"
+    lines += [f"- decoding: {card['decoding']}; normaliser: {card['normaliser']}; judge: {judged}", ""]
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -14,12 +14,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ossicle.errors import DataError, OssicleError
+from ossicle.errors import ConfigError, DataError, OssicleError
 from ossicle.evaluation import refusal
 from ossicle.evaluation.answers import Answerer, AnswerStore, collect
 from ossicle.evaluation.builders import build
 from ossicle.evaluation.card import dataset_hash, make_card, read_card, write_card
+from ossicle.evaluation.embedding import embedder_named
+from ossicle.evaluation.judge import judge_rows
 from ossicle.evaluation.phrasings import FILE, phrasings
+from ossicle.evaluation.predictions import read_predictions
+from ossicle.evaluation.protocol import paper_report
+from ossicle.evaluation.remote import Remote
+from ossicle.evaluation.report import write_report
 from ossicle.evaluation.score import RowScore, score_rows, task_report, task_requests
 from ossicle.evaluation.task import Task, TaskSpec, check_root, suite_specs
 
@@ -39,6 +45,9 @@ class Setting:
         batch_size: Questions at once.
         wordings: File of questions.
         progress: Show a bar.
+        protocol: `ours`, or `paper`: the papers' own scorers beside it.
+        embedder: What maps free answers to class names under `paper`.
+        judge: A model that says whether an answer is right, beside the parser.
     """
 
     suite: str
@@ -49,11 +58,15 @@ class Setting:
     batch_size: int = 32
     wordings: Path = FILE
     progress: bool = False
+    protocol: str = "ours"
+    embedder: str = "hash"
+    judge: Remote | None = None
 
     def facts(self) -> dict[str, Any]:
         """Return what scores depend on, for the card and the answer file."""
         kept = {"suite": self.suite, "limit": self.limit, "seed": self.seed, "controls": self.controls}
-        return {**kept, "wordings": self.wordings.name}
+        paper = {"protocol": self.protocol, "embedder": self.embedder} if self.protocol == "paper" else {}
+        return {**kept, "wordings": self.wordings.name, **paper}
 
     def check(self) -> None:
         """Raise what is wrong before a model is loaded.
@@ -64,6 +77,8 @@ class Setting:
         """
         check_root(self.root)
         phrasings(self.wordings)
+        if self.protocol not in ("ours", "paper"):
+            raise ConfigError(f"--protocol {self.protocol}: expected 'ours' or 'paper'")
 
 
 def rerun_setting(setting: Setting, card: Mapping[str, Any]) -> Setting:
@@ -80,6 +95,7 @@ class Outcome:
         tasks: Task → result, or `{"error": …}`.
         absent: Sets that are not under the root.
         refusal: Result on questions outside the model's skills, None where the suite has none.
+        judge: Task → what the judge says.
         scores: Task → marks, for reports.
         built: Task → items.
     """
@@ -87,6 +103,7 @@ class Outcome:
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     absent: list[str] = field(default_factory=list)
     refusal: dict[str, Any] | None = None
+    judge: dict[str, Any] | None = None
     scores: dict[str, list[RowScore]] = field(default_factory=dict)
     built: dict[str, Task] = field(default_factory=dict)
 
@@ -138,19 +155,37 @@ def score_tasks(setting: Setting, store: AnswerStore, outcome: Outcome) -> None:
         scores = score_rows(task, store, seed=setting.seed, controls=setting.controls)
         outcome.scores[name] = scores
         outcome.tasks[name] = {**task_report(scores, seed=setting.seed), "skipped": task.skipped}
+        if setting.protocol == "paper":
+            _add_paper(setting, task, scores, outcome.tasks[name])
+
+
+def _add_paper(setting: Setting, task: Task, scores: list[RowScore], result: dict[str, Any]) -> None:
+    """Put the papers' number beside ours for every row that has one."""
+    embed = embedder_named(setting.embedder)
+    for score in scores:
+        if score.spec.paper:
+            labels = list(task.vocabularies.get(score.name, {}))
+            result.setdefault("paper", {})[score.name] = paper_report(score, labels, embed, setting.embedder)
 
 
 def run_suite(
-    setting: Setting, answerer: Answerer, *, out: Path, model: Mapping[str, Any], specs: list[TaskSpec] | None = None
+    setting: Setting,
+    answerer: Answerer | Path,
+    *,
+    out: Path,
+    model: Mapping[str, Any],
+    specs: list[TaskSpec] | None = None,
+    report: bool = False,
 ) -> dict[str, Any]:
     """Run a suite and write its card.
 
     Args:
         setting: What is run.
-        answerer: The model.
+        answerer: The model, or a file of answers (see `predictions`).
         out: Folder of `answers.jsonl`, `card.json` and `card.md`; a run that stopped there goes on.
         model: What identifies the model (name, hash).
         specs: Tasks instead of a suite.
+        report: Write `report.html` too.
 
     Returns:
         `tasks`, `absent`, `card` (its path) and, where the suite has it, `refusal`.
@@ -164,15 +199,24 @@ def run_suite(
     build_tasks(setting, specs, outcome)
     header = {**setting.facts(), "model": dict(model), "dataset": dataset_hash(outcome.built.values())}
     store = AnswerStore(out / "answers.jsonl", header)
-    ask_tasks(setting, answerer, store, outcome)
+    if isinstance(answerer, Path):
+        read_predictions(answerer, outcome.built.values(), store)
+    else:
+        ask_tasks(setting, answerer, store, outcome)
     score_tasks(setting, store, outcome)
-    if any("nano" in spec.suites for spec in specs):
+    if not isinstance(answerer, Path) and any("nano" in spec.suites for spec in specs):
         outcome.refusal = _refusal(setting, answerer, store, outcome)
+    if setting.judge is not None:
+        outcome.judge = {
+            name: judge_rows(setting.judge, rows, out / "judge.jsonl") for name, rows in outcome.scores.items()
+        }
     result: dict[str, Any] = {"tasks": outcome.tasks, "absent": outcome.absent}
     if outcome.refusal is not None:
         result["refusal"] = outcome.refusal
     card = make_card(setting.facts(), model, specs, outcome)
     result["card"] = str(write_card(out, card))
+    if report:
+        result["report"] = str(write_report(out, card, outcome.scores, outcome.built))
     return result
 
 

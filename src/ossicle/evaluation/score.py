@@ -18,6 +18,7 @@ import numpy as np
 
 from ossicle.evaluation import metrics
 from ossicle.evaluation.answers import AnswerStore, Request
+from ossicle.evaluation.captions import cider_d
 from ossicle.evaluation.controls import asked, asked_blind, gain, majority_answer, shuffled_requests
 from ossicle.evaluation.normalise import normalise
 from ossicle.evaluation.parse import parse, refuses
@@ -78,7 +79,7 @@ def balanced(marks: list[Marked]) -> list[Marked]:
 
 def mark(item: Item, row: RowSpec, answer: str, vocabulary: Mapping[str, Sequence[str]]) -> Marked:
     """Return one answer read and compared with the truth."""
-    said = parse(row.parser, answer, vocabulary)
+    said = parse(row.parser, answer, item.options or vocabulary)
     credit, weight = CREDITS[row.metric](item.truth, said)
     return Marked(item=item, answer=answer, said=said, credit=credit, weight=weight, refused=refuses(answer))
 
@@ -107,8 +108,15 @@ CREDITS: dict[str, Callable[[Any, Any], tuple[float, float]]] = {
     "wer": _errors,
     "cer": lambda truth, said: _errors(truth, said, characters=True),
     "precision": _precision,
+    "cider_d": lambda truth, said: (0.0, 1.0),
     "mae": _absolute,
 }
+
+
+def captions_marked(marks: list[Marked]) -> list[Marked]:
+    """Return the marks of captions: CIDEr-D of each, whose document frequencies come from all references."""
+    _, scores = cider_d([mark.answer for mark in marks], [mark.item.truth for mark in marks])
+    return [replace(mark, credit=score) for mark, score in zip(marks, scores, strict=True)]
 
 
 def task_requests(task: Task, *, seed: int, controls: bool = True) -> list[Request]:
@@ -139,6 +147,9 @@ def score_rows(task: Task, store: AnswerStore, *, seed: int, controls: bool = Tr
                 mark(i, row, store[shuffled[i.key]], words) for i in items if i.key in shuffled
             ]
             score.controls["majority"], score.majority_from_set = _majority(items, row)
+        if row.metric == "cider_d":
+            score.marks = captions_marked(score.marks)
+            score.controls = {control: captions_marked(marks) for control, marks in score.controls.items() if marks}
         if row.metric == "balanced_accuracy":
             score.marks = balanced(score.marks)
             score.controls = {control: balanced(marks) for control, marks in score.controls.items()}

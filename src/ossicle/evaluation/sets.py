@@ -170,5 +170,7 @@ def _kept(record: dict[str, Any], row: RowSpec) -> bool:
 
 
 def _truth(record: dict[str, Any], row: RowSpec) -> Any:
-    value = row.merge.get(str(record[row.truth]), record[row.truth])
-    return TRUTHS.get(row.parser, str)(value)
+    value = record[row.truth]
+    if isinstance(value, list):
+        return [row.merge.get(str(part), str(part)) for part in value]
+    return TRUTHS.get(row.parser, str)(row.merge.get(str(value), value))

@@ -43,6 +43,7 @@ class RowSpec(Section):
         vocabulary: Name of a label list, or label → aliases; empty = the labels that occur in the set.
         metric: `accuracy`, `balanced_accuracy` (mean over labels of the share that is right), `wer`, `cer`, `mae`, or
             `precision` (share of named labels that are there).
+        paper: Scorer of the papers' protocol, a name in `paper.QUIRKS`; empty = none.
         merge: Raw label → label that counts, where several raw labels are one.
         keep: Column → values; other clips are left out.
         training_counts: Label → clips in the training split, for the majority control.
@@ -55,7 +56,8 @@ class RowSpec(Section):
     truth: str = "label"
     parser: str = "label"
     vocabulary: str | dict[str, list[str]] = ""
-    metric: Literal["accuracy", "balanced_accuracy", "wer", "cer", "precision", "mae"] = "accuracy"
+    metric: Literal["accuracy", "balanced_accuracy", "wer", "cer", "precision", "mae", "cider_d"] = "accuracy"
+    paper: str = ""
     merge: dict[str, str] = Field(default_factory=dict)
     keep: dict[str, list[str]] = Field(default_factory=dict)
     training_counts: dict[str, int] = Field(default_factory=dict)
@@ -67,7 +69,8 @@ class SourceSpec(Section):
     """Where the clips of a task come from.
 
     Attributes:
-        kind: `clips` (a manifest of recordings), `world`, `scenes` or `presence` (composed).
+        kind: `clips` (a manifest of recordings), `choices` (a benchmark's official file), or composed: `world`,
+            `scenes`, `presence`.
         set: Folder under the root that holds `manifest.jsonl`.
         manifest: Manifest file under the root, instead of `set`.
         cluster: Column of recordings that belong together (speaker, source recording).
@@ -77,7 +80,7 @@ class SourceSpec(Section):
         spoken: Label → how it stands in a question ("a barking dog"); its article is guessed where missing.
     """
 
-    kind: Literal["clips", "world", "scenes", "presence"] = "clips"
+    kind: Literal["clips", "choices", "world", "scenes", "presence"] = "clips"
     set: str = ""
     manifest: str = ""
     cluster: str = ""
@@ -141,6 +144,7 @@ class Item:
         truth: Right answer, in the form that the row's parser gives.
         cluster: Recordings that belong together.
         content: What is in the sound, to find one with another label.
+        options: What may be chosen, for choice questions.
     """
 
     key: str
@@ -151,6 +155,7 @@ class Item:
     truth: Any
     cluster: str
     content: str
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

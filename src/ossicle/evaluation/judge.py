@@ -1,0 +1,59 @@
+"""A language model as judge: does the answer say the same as the truth? Kept beside the parser, never instead of it.
+
+Prompt, model, parameters and raw replies stand in the card, and how often judge and parser agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ossicle.evaluation.metrics import wilson
+from ossicle.evaluation.parse import yes_no
+from ossicle.evaluation.remote import Remote
+from ossicle.evaluation.score import RowScore
+
+PROMPT = (
+    "A listener was asked about a recording.\nQuestion: {question}\nRight answer: {truth}\nTheir answer: {answer}\n"
+    "Does the listener's answer say the same as the right answer? Reply with yes or no."
+)
+MAX_NEW_TOKENS = 8
+
+
+def judge_rows(judge: Remote, rows: Sequence[RowScore], replies: Path) -> dict[str, Any]:
+    """Return the judge's share of right answers, and its agreement with the parser.
+
+    Args:
+        judge: The judging model.
+        rows: Marked answers.
+        replies: JSONL file of raw replies; what it holds is not asked again.
+    """
+    known: dict[str, str] = {}
+    if replies.is_file():
+        lines = [json.loads(line) for line in replies.read_text(encoding="utf-8").splitlines()]
+        known = {line["prompt"]: line["reply"] for line in lines}
+    marks = [mark for row in rows for mark in row.marks]
+    prompts = [PROMPT.format(question=m.item.question, truth=m.item.truth, answer=m.answer) for m in marks]
+    with replies.open("a", encoding="utf-8") as file:
+        for prompt in dict.fromkeys(prompts):
+            if prompt not in known:
+                known[prompt] = judge.say(prompt, MAX_NEW_TOKENS)
+                file.write(json.dumps({"prompt": prompt, "reply": known[prompt]}, ensure_ascii=False) + "\n")
+    verdicts = [yes_no(known[prompt]) for prompt in prompts]
+    decided = [(v, m) for v, m in zip(verdicts, marks, strict=True) if v is not None]
+    agreeing = sum(verdict == (mark.credit / mark.weight >= 0.5) for verdict, mark in decided)
+    right = sum(verdict for verdict, _ in decided)
+    return {
+        "value": right / len(marks) if marks else None,
+        "ci95": list(wilson(right, len(marks))),
+        "n": len(marks),
+        "undecided": len(marks) - len(decided),
+        "agreement": agreeing / len(decided) if decided else None,
+        "model": judge.model,
+        "prompt": PROMPT,
+        "parameters": {"temperature": 0.0, "max_tokens": MAX_NEW_TOKENS},
+        "replies": {"file": replies.name, "sha256": hashlib.sha256(replies.read_bytes()).hexdigest()},
+    }

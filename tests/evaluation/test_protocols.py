@@ -1,0 +1,224 @@
+"""The papers' protocol, choices, predictions from a file, remote models and judges, the report, the command line."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from evaluation.conftest import write_set
+from evaluation.doubles import Deaf, Oracle, Said
+from ossicle.errors import ConfigError, DataError
+from ossicle.evaluation.card import read_card
+from ossicle.evaluation.choices import asked, rotations
+from ossicle.evaluation.embedding import cosine, embedder_named, hash_embed, nearest
+from ossicle.evaluation.predictions import write_questions
+from ossicle.evaluation.remote import Remote, remote_named
+from ossicle.evaluation.run import Outcome, Setting, build_tasks, run_suite
+from ossicle.evaluation.task import shipped_specs, suite_specs
+
+MODEL = {"name": "oracle", "hash": ""}
+
+
+def built_of(setting):
+    outcome = Outcome()
+    build_tasks(setting, suite_specs(setting.suite), outcome)
+    return outcome.built
+
+
+def test_the_papers_score_stands_beside_ours_with_its_quirks(tmp_path):
+    root = tmp_path / "root"
+    write_set(
+        root / "voxceleb2", [{"gender": ("male", "female")[i % 2], "age": 20 + i, "speaker": str(i)} for i in range(12)]
+    )
+    write_set(root / "gtzan", [{"label": x} for x in ("Rock", "Jazz", "Pop") for _ in range(3)])
+    setting = Setting(suite="voxceleb2_gender,voxceleb2_age,gtzan_genre", root=root, protocol="paper")
+    result = run_suite(setting, Oracle(built_of(setting)), out=tmp_path / "o", model=MODEL)
+    gender, age, genre = (result["tasks"][x] for x in ("voxceleb2_gender", "voxceleb2_age", "gtzan_genre"))
+    assert gender["paper"]["gender"]["metric"] == "macro_f1"
+    assert gender["paper"]["gender"]["value"] == 1.0
+    assert gender["paper"]["gender"]["quirks"]
+    assert age["value"] == 0.0
+    assert age["paper"]["age"]["value"] == 0.0
+    assert genre["paper"]["genre"]["value"] == 1.0
+    assert genre["paper"]["genre"]["embedder"] == "hash"
+    plain = run_suite(Setting(suite="voxceleb2_gender", root=root), Deaf(), out=tmp_path / "p", model=MODEL)
+    assert "paper" not in plain["tasks"]["voxceleb2_gender"], "quirks are off by default"
+
+
+def test_every_shipped_task_says_where_its_clips_come_from():
+    for spec in shipped_specs().values():
+        assert spec.origin, spec.task
+        assert spec.licence, spec.task
+        assert spec.suites, spec.task
+
+
+def test_the_embedder_finds_the_nearest_class_and_ties_take_the_first():
+    classes = hash_embed(["sound of rain", "sound of a dog", "sound of a dog"])
+    scores = cosine(hash_embed(["Sound of a DOG"]), classes)
+    assert scores[0, 1] == pytest.approx(1.0)
+    assert nearest(scores[0]) == 1
+    assert (cosine(np.zeros((1, 4)), np.ones((2, 4))) == 0).all()
+    with pytest.raises(ConfigError, match="expected 'hash', a folder"):
+        embedder_named("nowhere")
+
+
+@pytest.fixture
+def mmau(tmp_path):
+    root = tmp_path / "choices"
+    write_set(root / "mmau", [{"label": str(i)} for i in range(6)])
+    records = [
+        {
+            "id": f"q{i}",
+            "audio_id": f"audio/{i}.wav",
+            "question": f"What is {i}?",
+            "choices": ["a cat", "a dog", "rain"],
+        }
+        | {"answer": ["a cat", "a dog", "rain"][i % 3]}
+        for i in range(6)
+    ]
+    (root / "mmau" / "mmau-test-mini.json").write_text(json.dumps(records))
+    return root
+
+
+def test_choices_are_asked_in_every_rotation_and_a_liked_letter_gains_nothing(mmau, tmp_path):
+    class First:
+        def answer(self, items, **_):
+            return [Said("(A)") for _ in items]
+
+    result = run_suite(Setting(suite="mmau_mini", root=mmau), First(), out=tmp_path / "o", model=MODEL)
+    task = result["tasks"]["mmau_mini"]
+    assert task["n"] == 18
+    assert task["value"] == pytest.approx(1 / 3)
+    assert task["interval"]["clusters"] == 6
+    assert asked("What?", rotations(["x", "y"])[1]) == "What? Choose one: (A) y (B) x"
+
+
+def test_a_choice_file_whose_answer_is_no_option_is_named(mmau, tmp_path):
+    path = mmau / "mmau" / "mmau-test-mini.json"
+    records = json.loads(path.read_text())
+    records[3]["answer"] = "an elephant"
+    path.write_text(json.dumps(records))
+    result = run_suite(Setting(suite="mmau_mini", root=mmau), Deaf(), out=tmp_path / "o", model=MODEL)
+    assert "entry 4: the answer 'an elephant' is none of its choices" in result["tasks"]["mmau_mini"]["error"]
+
+
+def test_predictions_from_a_file(tiny_root, tmp_path):
+    setting = Setting(suite="esc10", root=tiny_root, controls=False)
+    built = built_of(setting)
+    assert write_questions(tmp_path / "q.jsonl", built.values()) == 30
+    truth = {item.key: item.truth for item in built["esc10"].items}
+    rows = [json.loads(line) for line in (tmp_path / "q.jsonl").read_text().splitlines()]
+    assert all(Path(row["audio"]).is_file() for row in rows)
+    answers = [{"id": row["id"], "answer": f"It is {truth[row['id']]}."} for row in rows]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in answers))
+    result = run_suite(setting, path, out=tmp_path / "o", model=MODEL)
+    assert result["tasks"]["esc10"]["value"] == 1.0
+    wrong = [{"id": "esc10/sound/no.wav", "answer": "x"}, *answers[1:]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in wrong))
+    with pytest.raises(DataError, match=r"1 missing \(esc10/sound/audio/0.wav\); 1 extra \(esc10/sound/no.wav\)"):
+        run_suite(setting, path, out=tmp_path / "p", model=MODEL)
+
+
+class Server(BaseHTTPRequestHandler):
+    """Says yes to a judge's question about a right answer, names a dog to anything with audio."""
+
+    asked: ClassVar[list[dict]] = []
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append(body)
+        content = body["messages"][0]["content"]
+        if isinstance(content, str):
+            truth, said = (line.split(": ")[1] for line in content.splitlines()[2:4])
+            text = "Yes." if truth.split()[0] in said else "No."
+        else:
+            text = "A dog." if content[0]["type"] == "input_audio" else "I cannot hear anything."
+        reply = json.dumps({"choices": [{"message": {"content": text}}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(reply)))
+        self.end_headers()
+        self.wfile.write(reply)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    Server.asked.clear()
+    http = HTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{http.server_port}/v1"
+    http.shutdown()
+    http.server_close()
+
+
+def test_a_model_and_a_judge_behind_an_address(tiny_root, tmp_path, server):
+    judge = Remote(url=server, model="judge")
+    setting = Setting(suite="esc10", root=tiny_root, limit=10, judge=judge)
+    result = run_suite(setting, remote_named(f"{server}#deaf-dog"), out=tmp_path, model=MODEL)
+    card = read_card(Path(result["card"]))
+    assert card["judge"]["esc10"]["agreement"] == 1.0
+    assert card["judge"]["esc10"]["value"] == pytest.approx(result["tasks"]["esc10"]["value"])
+    assert card["judge"]["esc10"]["prompt"]
+    before = len(Server.asked)
+    run_suite(setting, remote_named(f"{server}#deaf-dog"), out=tmp_path, model=MODEL)
+    assert len(Server.asked) == before, "raw replies are kept"
+
+
+def test_a_server_that_is_not_there_is_one_line():
+    with pytest.raises(DataError, match="expected an OpenAI-compatible server with 'x'"):
+        Remote(url="http://127.0.0.1:9/v1", model="x").answer([(None, "?")], max_new_tokens=4)
+    with pytest.raises(ConfigError, match="no model named"):
+        remote_named("https://host/v1")
+
+
+def test_the_report_is_one_page_with_sounds(tiny_root, tmp_path):
+    setting = Setting(suite="esc10,presence", root=tiny_root, limit=8)
+    result = run_suite(setting, Deaf(), out=tmp_path, model=MODEL, report=True)
+    page = Path(result["report"]).read_text()
+    assert "confusions" in page
+    files = {part.split("'")[0] for part in page.split("src='")[1:]}
+    assert files
+    assert all((tmp_path / file).is_file() for file in files)
+
+
+def test_the_command_line_scores_predictions_and_compares(tiny_root, tmp_path, capsys, monkeypatch):
+    from ossicle.cli.app import run
+
+    monkeypatch.chdir(tmp_path)
+    assert run(["eval", "--suite", "esc10", "--root", str(tiny_root), "--questions-out", "q.jsonl", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["questions"] == 30
+    rows = [json.loads(line) for line in Path("q.jsonl").read_text().splitlines()]
+    for name, text in (("rain", "Rain."), ("dog", "A dog.")):
+        Path(f"{name}.jsonl").write_text("".join(json.dumps({"id": r["id"], "answer": text}) + "\n" for r in rows))
+        command = [
+            "eval",
+            "--suite",
+            "esc10",
+            "--root",
+            str(tiny_root),
+            "--predictions",
+            f"{name}.jsonl",
+            "--out",
+            name,
+        ]
+        assert run([*command, "--json"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result["tasks"]["esc10"]["value"] == pytest.approx(0.1)
+        assert set(result) == {"tasks", "absent", "card"}
+    assert run(["compare", "rain/card.json", "dog/card.json", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["tasks"]["esc10"]
+    assert {"delta", "ci95", "p", "smallest_detectable"} <= set(found)
+    assert found["delta"] == 0.0
+    assert run(["compare", "rain/card.json", "q.jsonl"]) == 2
+    assert "cannot read the card" in capsys.readouterr().err
+    assert run(["eval", "--suite", "esc11", "--root", str(tiny_root)]) == 2
+    assert "did you mean 'esc10'" in capsys.readouterr().err
