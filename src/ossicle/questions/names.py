@@ -60,7 +60,7 @@ SPOKEN = {
 
 FAMILIES = {
     "a keyboard instrument": ("piano", "organ"),
-    "a string instrument": ("guitar", "violin or cello", "plucked lamellophone or sitar"),
+    "a string instrument": ("guitar", "plucked string", "violin or cello", "plucked lamellophone or sitar"),
     "a wind instrument": ("flute or whistle", "flute", "horn", "whistle"),
     "a percussion instrument": (
         *("drum", "gong or cymbal", "shaker or rattle", "bass drum", "snare drum", "hi-hat", "bell or chime", "bell"),
