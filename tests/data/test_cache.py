@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ossicle.chat import template
 from ossicle.data.cache import CLIPS_PER_PASS, FeatureCache, fingerprint
 from ossicle.data.collate import Collator, perturb
 from ossicle.data.sample import AudioRef, MadeAudio, Sample, identity, question, waveform
@@ -164,6 +165,21 @@ def test_a_batch_has_labels_on_answers_only_and_counts_them(processor: AudioProc
     assert batch.count == int((labels[:, 1:] != -100).sum())
     assert batch.ids == ["0", "1", "2"]
     assert batch.inputs["audio_lengths"].tolist() == [3000, 3700, 4400]
+
+
+def test_a_transcript_goes_where_the_template_wants_it(processor: AudioProcessor) -> None:
+    spoken = Sample(
+        messages=(
+            {"role": "user", "content": "What is said?", "transcript": "hello"},
+            {"role": "assistant", "content": "Hello."},
+        ),
+        id="1",
+    )
+    plain = processor.tokenizer.decode(Collator(processor)([spoken]).inputs["input_ids"][0])
+    assert "What is said?\nhello" in plain
+    other = AudioProcessor(processor.tokenizer, STREAMS, chat_template=template("alpaca"))
+    alpaca = processor.tokenizer.decode(Collator(other)([spoken]).inputs["input_ids"][0])
+    assert "### Input:\nhello\n" in alpaca
 
 
 def broken(number: int) -> Sample:

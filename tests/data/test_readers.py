@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ossicle.data.readers import MessagesConfig, MessagesSource
-from ossicle.data.sample import AudioRef, Sample
+from ossicle.data.sample import AudioRef, Sample, waveform
 from ossicle.data.source import SourceContext
 from ossicle.errors import DataError
 
@@ -94,9 +94,19 @@ def test_several_audios_system_prompt_and_spans(tmp_path: Path) -> None:
     assert sample.audios[1] == AudioRef(path=tmp_path / "b.wav", start_s=1.0, end_s=3.0)
 
 
-def test_ltu_input_follows_the_instruction(tmp_path: Path) -> None:
+def test_the_input_of_ltu_is_the_transcript(tmp_path: Path) -> None:
     row = {"instruction": "What?", "input": "hello there", "audio_id": "a.wav", "output": "Speech."}
-    assert turns(source(tmp_path, [row]).sample(0))[0] == "<audio>What?\nhello there"
+    first = source(tmp_path, [row]).sample(0).messages[0]
+    assert first == {"role": "user", "content": "<audio>What?", "transcript": "hello there"}
+
+
+def test_a_missing_manifest_has_a_stand_in_that_is_read_the_same_way(tmp_path: Path) -> None:
+    context = SourceContext(folder=tmp_path, cache_dir=tmp_path / "cache")
+    config = MessagesSource.stand_in(MessagesConfig(path="none.jsonl"), context)
+    read = MessagesSource(config, context)
+    assert len(read) == 8
+    assert all(need.present for need in MessagesSource.needs(config, context))
+    assert len(waveform(read.sample(3).audios[0]).samples) > 8000
 
 
 @pytest.mark.parametrize(
@@ -125,9 +135,7 @@ def test_bad_rows_below_the_bound_are_counted_by_reason(tmp_path: Path) -> None:
     assert len(read) == 2
     assert read.sample(1).id == "m.jsonl:5"
     assert read.skipped() == {"audio … is not there": 2, "not JSON": 1}
-    with pytest.raises(
-        DataError, match=r"3 of 5 items .* \(2 audio … is not there, 1 not JSON\); allowed: 50%"
-    ):
+    with pytest.raises(DataError, match=r"3 of 5 items .* \(2 audio … is not there, 1 not JSON\); allowed: 50%"):
         source(tmp_path, [GOOD, *bad, GOOD], max_skipped=0.5)
 
 

@@ -2,7 +2,7 @@
 
     messages (ms-swift)      {"messages", "audios"}            typed parts inside `content` too (Hugging Face, OpenAI)
     sharegpt / llava / af3   {"conversations", "audios" | "sound"}
-    ltu                      {"instruction", "input", "audio_id", "output"}
+    ltu                      {"instruction", "input", "audio_id", "output"}     `input` becomes the turn's `transcript`
     slam                     {"key", "source", "target", "prompt"?}
     kimi                     {"audio_path", "question", "answer"}
     nemo                     {"audio_filepath", "text", "duration"}
@@ -78,6 +78,14 @@ class MessagesSource(Source):
         path = context.path(config.path)
         size = path.stat().st_size if path.is_file() else None
         return [Need(what=path.name, source=str(path), present=path.is_file(), bytes=size, licence=config.licence)]
+
+    @classmethod
+    def stand_in(cls, config: MessagesConfig, context: SourceContext) -> MessagesConfig:
+        """Write a manifest over synthetic clips; it is read like the one that is missing."""
+        from ossicle.data.stand_in import write_manifest
+
+        root = (context.cache_dir or Path()) / "stand_in"
+        return config.model_copy(update={"path": str(write_manifest(root, context.seed).resolve()), "root": None})
 
     def __len__(self) -> int:
         """Return how many rows fit."""
@@ -201,8 +209,8 @@ def _sharegpt(row: dict[str, Any], ask: str) -> tuple[list[dict[str, str]], list
 
 
 def _ltu(row: dict[str, Any], ask: str) -> tuple[list[dict[str, str]], list[Any]]:
-    spoken = f"\n{row['input']}" if row.get("input") else ""
-    return _pair(f"{row['instruction']}{spoken}", row["output"], [row["audio_id"]])
+    turns, audios = _pair(row["instruction"], row["output"], [row["audio_id"]])
+    return [{**turns[0], "transcript": str(row["input"])} if row.get("input") else turns[0], turns[1]], audios
 
 
 def _slam(row: dict[str, Any], ask: str) -> tuple[list[dict[str, str]], list[Any]]:

@@ -88,6 +88,16 @@ class Source:
         """Return what this source wants from outside, without opening it."""
         return []
 
+    @classmethod
+    def stand_in(cls, config: Any, context: SourceContext) -> Any:
+        """Return settings for the same kind of source over a few synthetic clips, for a small run without the data.
+
+        Raises:
+            DataError: This kind has no stand-in.
+        """
+        needs = "; ".join(f"{need.what} ({need.source})" for need in cls.needs(config, context) if not need.present)
+        raise DataError(f"source of kind '{config.kind}' needs what is not here, and has no stand-in: {needs}")
+
     def __len__(self) -> int:
         """Return how many samples there are."""
         raise NotImplementedError

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from ossicle.errors import CheckpointError, UserError
+from ossicle.training.freeze import LORA
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +49,14 @@ def tensors_of(model: nn.Module, left_out: tuple[str, ...] = ()) -> dict[str, Te
 
     Args:
         model: The model.
-        left_out: Prefixes of parameters that can be read again from where they came from and never trained.
+        left_out: Prefixes of parameters that can be read again from where they came from and never trained; adapters
+            that hang below one are kept.
     """
     shared = set(model.state_dict()) - {name for name, _ in model.named_parameters()}
     buffers = {name: tensor for name, tensor in model.named_buffers() if name in shared}
     named = {**dict(model.named_parameters()), **buffers}
-    return {name: tensor.detach() for name, tensor in named.items() if not left_out or not name.startswith(left_out)}
+    kept = {name for name in named if not left_out or not name.startswith(left_out) or LORA.search(name)}
+    return {name: tensor.detach() for name, tensor in named.items() if name in kept}
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:

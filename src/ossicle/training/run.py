@@ -23,7 +23,7 @@ import torch
 
 from ossicle import config, registry
 from ossicle.data.mix import Mix
-from ossicle.data.source import Source, SourceContext, source_class
+from ossicle.data.source import Source, SourceConfig, SourceContext, source_class
 from ossicle.errors import ConfigError, DataError, UserError
 from ossicle.training import checkpoint, freeze, lora
 from ossicle.training.build import Built, build
@@ -135,7 +135,7 @@ class Run:
         """
         missing = [
             f"{need.what} ({need.source})"
-            for name, settings in self.recipe.sources().items()
+            for settings in ([] if self.data_context.shrink else self.recipe.sources().values())
             for need in source_class(settings.kind).needs(settings, self.data_context)
             if not need.present
         ]
@@ -145,12 +145,16 @@ class Run:
     def open_sources(self) -> dict[str, Source]:
         """Return the sources that some stage draws from, open."""
         used = {entry.source for stage in self.recipe.stages for entry in stage.mix}
-        settings = self.recipe.sources()
-        return {
-            name: source_class(settings[name].kind)(settings[name], self.data_context)
-            for name in self.recipe.data
-            if name in used
-        }
+        settings = {name: self._at_hand(name, spec) for name, spec in self.recipe.sources().items() if name in used}
+        return {name: source_class(spec.kind)(spec, self.data_context) for name, spec in settings.items()}
+
+    def _at_hand(self, name: str, spec: SourceConfig) -> SourceConfig:
+        """Return a source's settings; in a small run, of a stand-in for data that is not here."""
+        found = source_class(spec.kind)
+        if not self.data_context.shrink or all(need.present for need in found.needs(spec, self.data_context)):
+            return spec
+        self.tell(f"source '{name}' is not here; the small run uses synthetic clips in its form")
+        return found.stand_in(spec, self.data_context)
 
     def _begin(self, resume: bool) -> tuple[Path, Place] | None:
         """Claim the folder; return the checkpoint to go on from."""
@@ -159,16 +163,19 @@ class Run:
         if not resume:
             if self.out.exists() and any(self.out.iterdir()):
                 raise UserError(f"{self.out}: is not empty; use --resume to go on with it, or --out for another folder")
-            self.out.mkdir(parents=True, exist_ok=True)
-            written.write_text(resolved, encoding="utf-8")
-            return None
+            return self._claim(resolved)
         if not written.is_file():
             self.tell(f"{self.out}: nothing to resume yet, starting from the beginning")
-            self.out.mkdir(parents=True, exist_ok=True)
-            written.write_text(resolved, encoding="utf-8")
-            return None
+            return self._claim(resolved)
         _same_recipe(written, resolved)
         return checkpoint.newest(self.out / "checkpoints")
+
+    def _claim(self, resolved: str) -> None:
+        """Make the folder, with the recipe whole in it."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        temporary = self.out / ("recipe.yaml" + checkpoint.WRITING)
+        temporary.write_text(resolved, encoding="utf-8")
+        temporary.replace(self.out / "recipe.yaml")
 
     def _order(self) -> list[str]:
         return [stage.name for stage in self.recipe.stages]
@@ -246,12 +253,8 @@ class Run:
         names = [name for name, _ in built.model.named_parameters()]
         patterns = [pattern for done in self.recipe.stages[: stage + 1] for pattern in done.train]
         trained = {name for name in names for pattern in patterns if freeze.matches(name, pattern)}
-        adapted = tuple(f"{part}." for part in (self.recipe.model.lora.parts if self.recipe.model.lora else ()))
-        return tuple(
-            prefix
-            for prefix in built.pretrained
-            if not prefix.startswith(adapted or ("\0",)) and not any(name.startswith(prefix) for name in trained)
-        )
+        trained = {name for name in trained if not freeze.LORA.search(name)}
+        return tuple(prefix for prefix in built.pretrained if not any(name.startswith(prefix) for name in trained))
 
     def _finish(self, built: Built, log: Log) -> TrainResult:
         """Write the model folder and the result."""

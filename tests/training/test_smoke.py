@@ -1,0 +1,66 @@
+"""From random weights to an answer: nano-smoke names sounds that it has never heard, and not without hearing them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny_recipe import TINY
+
+from ossicle.data.sample import waveform
+from ossicle.data.source import SourceContext
+from ossicle.data.world_sounds import WorldSoundsConfig, WorldSoundsSource
+from ossicle.inference.engine import Engine
+from ossicle.inference.engine import load as open_model
+from ossicle.training.recipe import Loaded, load
+from ossicle.training.run import Run
+from ossicle.training.shrink import shrink
+
+FRESH = 10**6
+"""Numbers from here on are sounds that no recipe trains on."""
+
+
+def right(engine: Engine, settings: dict[str, object], count: int) -> tuple[float, float]:
+    """Return the share of right answers on fresh sounds, heard and blind."""
+    config = WorldSoundsConfig.model_validate({**settings, "samples": count, "first": FRESH})
+    source = WorldSoundsSource(config, SourceContext(seed=0))
+    samples = [source.sample(index) for index in range(count)]
+    asked = [sample.messages[0]["content"].removeprefix("<audio>") for sample in samples]
+    truth = [sample.messages[1]["content"] for sample in samples]
+    clips = [waveform(sample.audios[0]) for sample in samples]
+    heard = engine.answer(list(zip(clips, asked, strict=True)), max_new_tokens=12)
+    blind = engine.answer([(None, question) for question in asked], max_new_tokens=12)
+    return tuple(  # type: ignore[return-value]
+        sum(answer.text == wanted for answer, wanted in zip(answers, truth, strict=True)) / count
+        for answers in (heard, blind)
+    )
+
+
+@pytest.mark.slow
+def test_nano_smoke_hears(tmp_path: Path) -> None:
+    loaded = load("nano-smoke")
+    result = Run(loaded, tmp_path / "out", tell=lambda _: None).train()
+    heard, blind = right(open_model(result.checkpoint), loaded.recipe.data["sounds"], 200)
+    assert heard >= 0.60
+    assert blind <= 0.35
+
+
+def test_the_shrunk_recipe_runs_through_to_an_answer(tmp_path: Path) -> None:
+    small: Loaded = shrink(load("nano-smoke", ["data.sounds.samples=16", "data.sounds.clip_s=0.5"]))
+    result = Run(small, tmp_path / "out", shrink=True, tell=lambda _: None).train()
+    assert [stage.steps for stage in result.stages] == [3]
+    heard, blind = right(open_model(result.checkpoint), small.recipe.data["sounds"], 4)
+    assert 0.0 <= heard <= 1.0
+    assert 0.0 <= blind <= 1.0
+
+
+def test_a_recipe_without_its_data_still_shows_that_it_is_wired(tmp_path: Path) -> None:
+    import yaml
+
+    path = tmp_path / "mine.yaml"
+    data = {"sounds": {"kind": "messages", "path": "nowhere.jsonl"}}
+    path.write_text(yaml.safe_dump({**TINY, "data": data}), encoding="utf-8")
+    said: list[str] = []
+    result = Run(shrink(load(str(path))), tmp_path / "out", shrink=True, tell=said.append).train()
+    assert [stage.steps for stage in result.stages] == [3, 3]
+    assert "source 'sounds' is not here; the small run uses synthetic clips in its form" in said
