@@ -175,11 +175,8 @@ def page(card: Mapping[str, Any]) -> str:
         lines += ["Not there: " + "; ".join(f"{a['set']} ({a['origin']}, {a['licence']})" for a in card["absent"]), ""]
     lines += [f"- model {model.get('hash', '')[:12]}, data {card['dataset'][:12]}, answers {card['answers'][:12]}"]
     lines += [f"- {key}: {value}" for key, value in {**setting, **card["versions"]}.items()]
-    lines += [
     judged = "in the JSON" if card["judge"] else "none"
     lines += [f"- decoding: {card['decoding']}; normaliser: {card['normaliser']}; judge: {judged}", ""]
-        "",
-    ]
     return "\n".join(lines)
 
 
