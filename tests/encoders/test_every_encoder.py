@@ -43,7 +43,7 @@ def test_every_name_is_covered():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_counted_tokens_are_produced_tokens(kind, data):
     encoder = _encoder(kind)
