@@ -122,7 +122,7 @@ class Composer:
         self._digits = {voice: said for voice, said in self._digits.items() if len(said) >= 4}
 
     def draw(self, kind: str, rng: np.random.Generator) -> Piece:
-        """Return a piece: one sound of the pool so named, or a `scene`, `digits`, `mixture`, `long` clip or `silence`."""
+        """Return one sound of the pool so named, or a `scene`, `digits`, `mixture`, `long` clip or `silence`."""
         makers: dict[str, Callable[[np.random.Generator], Piece]] = {
             "scene": self._scene,
             "digits": self._digit_string,
