@@ -14,6 +14,8 @@ import soxr
 
 TONE_HZ = 440.0
 TONE_PEAK = 0.25
+PIECE = 65_536
+"""Frames written at once: libsndfile's Vorbis encoder overruns its stack on a minute in one call."""
 
 
 def tone(seconds: float, rate_hz: int, *, hz: float = TONE_HZ, peak: float = TONE_PEAK) -> np.ndarray:
@@ -31,7 +33,10 @@ def sweep(seconds: float, rate_hz: int) -> np.ndarray:
 def by_soundfile(samples: np.ndarray, rate_hz: int, container: str, subtype: str) -> bytes:
     """Return a file written by libsndfile; `samples` is (S,) or (S, C)."""
     buffer = io.BytesIO()
-    soundfile.write(buffer, samples, rate_hz, format=container, subtype=subtype)
+    channels = 1 if samples.ndim == 1 else samples.shape[1]
+    with soundfile.SoundFile(buffer, "w", rate_hz, channels, format=container, subtype=subtype) as file:
+        for first in range(0, len(samples), PIECE):
+            file.write(samples[first : first + PIECE])
     return buffer.getvalue()
 
 

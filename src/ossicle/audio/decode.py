@@ -194,14 +194,20 @@ class MediaReader:
 
     def blocks(self, start: int = 0) -> Iterator[Block]:
         """Yield mono blocks from frame `start`."""
-        self.damaged, position = False, 0
+        self.damaged, held, num_held = False, [], 0
         try:
             with self._open() as container:
                 for position, block in self._decoded(container, start):
                     if position + len(block) > start:
-                        yield block[max(0, start - position) :]
+                        held.append(block[max(0, start - position) :])
+                        num_held += len(held[-1])
+                    if num_held >= BLOCK_FRAMES:
+                        yield np.concatenate(held)
+                        held, num_held = [], 0
         except (*MEDIA_ERRORS, Refused):
             self.damaged = True
+        if held:
+            yield np.concatenate(held)
         self.damaged = self.damaged or self._promise.cut
 
     def _decoded(self, container: Any, start: int) -> Iterator[tuple[int, Block]]:

@@ -30,6 +30,7 @@ from ossicle.audio.decode import (
     open_readers,
     to_float,
 )
+from ossicle.audio.headers import read_promise
 from ossicle.audio.resample import span_blocks
 from ossicle.errors import AudioError
 from ossicle.types import SAMPLE_RATE_HZ, Waveform
@@ -224,6 +225,8 @@ def _file_readers(handle: BinaryIO, size: int, name: str) -> Iterator[Reader]:
             yield reader
     except Refused as refused:
         reason = re.sub(r"\[Errno \d+\] |: '?<.*", "", str(refused)).strip().lower() or "unknown format"
+        if read_promise(handle, size).cut:
+            reason = "it is cut off, and what a decoder needs lies in the missing part"
         raise AudioError(f"{name}: is not a recording that can be decoded ({reason}); expected {FORMATS}") from None
     except OSError as error:
         raise AudioError(f"{name}: cannot be read ({error.strerror or error})") from None
