@@ -12,7 +12,7 @@ ORDER = [
     {"world", "encoders"},
     {"connectors", "mixtures"},
     {"integration"},
-    {"streams", "model", "processor", "tiny", "tiny_decoders"},
+    {"chat", "loss", "streams", "model", "processor", "tiny_decoders", "tiny"},
     {"data", "questions", "training", "evaluation", "inference", "bench"},
     {"adapt", "study", "demo"},
     {"serve"},

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "ossicle"
+HANDED_ON_WHOLE = {"LoraSpec"}
+"""Schemas that are dumped into another library's settings of the same names."""
 
 
 def _schemas() -> dict[str, list[str]]:
@@ -20,7 +22,7 @@ def _schemas() -> dict[str, list[str]]:
     return {
         c.name: [n.target.id for n in c.body if isinstance(n, ast.AnnAssign) and "ClassVar" not in ast.unparse(n)]
         for c in classes
-        if c.name in family
+        if c.name in family - HANDED_ON_WHOLE
     }
 
 
