@@ -103,15 +103,25 @@ def test_vorbis_stereo() -> None:
     assert peak == pytest.approx(recordings.TONE_PEAK, rel=0.05)
 
 
-def test_every_source_gives_the_same_samples(tmp_path: Path) -> None:
+def test_every_source_gives_the_same_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = recordings.tone_file("wav 16")
     path = tmp_path / "a clip é.WAV"
     path.write_bytes(data)
     expected = load_audio(path)
     assert expected.name == str(path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     samples, rate_hz = soundfile.read(io.BytesIO(data), dtype="int16")
     with path.open("rb") as file:
-        sources = [str(path), data, bytearray(data), memoryview(data), file, io.BytesIO(data), (samples, rate_hz)]
+        sources = [
+            str(path),
+            f"~/{path.name}",
+            data,
+            bytearray(data),
+            memoryview(data),
+            file,
+            io.BytesIO(data),
+            (samples, rate_hz),
+        ]
         sources += [(rate_hz, samples), (torch.from_numpy(samples), rate_hz), expected]
         for source in sources:
             np.testing.assert_array_equal(load_audio(source).samples, expected.samples)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 import soxr
 
-from ossicle.audio.decode import Block, Reader
+from ossicle.audio.reader import Block, Reader
 from ossicle.errors import AudioError
 
 LEAD_IN_S = 0.25
