@@ -104,7 +104,7 @@ def test_a_missing_manifest_has_a_stand_in_that_is_read_the_same_way(tmp_path: P
     context = SourceContext(folder=tmp_path, cache_dir=tmp_path / "cache")
     config = MessagesSource.stand_in(MessagesConfig(path="none.jsonl"), context)
     read = MessagesSource(config, context)
-    assert len(read) == 8
+    assert len(read) == 10
     assert all(need.present for need in MessagesSource.needs(config, context))
     assert len(waveform(read.sample(3).audios[0]).samples) > 8000
 

@@ -93,10 +93,16 @@ class Source:
         """Return settings for the same kind of source over a few synthetic clips, for a small run without the data.
 
         Raises:
-            DataError: This kind has no stand-in.
+            DataError: This kind has no `root` under which sets lie.
         """
-        needs = "; ".join(f"{need.what} ({need.source})" for need in cls.needs(config, context) if not need.present)
-        raise DataError(f"source of kind '{config.kind}' needs what is not here, and has no stand-in: {needs}")
+        from ossicle.data.stand_in import write_sets
+
+        needs = cls.needs(config, context)
+        if not hasattr(config, "root"):
+            missing = "; ".join(f"{need.what} ({need.source})" for need in needs if not need.present)
+            raise DataError(f"source of kind '{config.kind}' needs what is not here, and has no stand-in: {missing}")
+        root = write_sets((context.cache_dir or Path()) / "stand_in", [need.what for need in needs], context.seed)
+        return config.model_copy(update={"root": str(root.resolve())})
 
     def __len__(self) -> int:
         """Return how many samples there are."""

@@ -24,6 +24,7 @@ import torch
 from ossicle import config, registry
 from ossicle.data.mix import Mix
 from ossicle.data.source import Source, SourceConfig, SourceContext, source_class
+from ossicle.data.stand_in import write_sets
 from ossicle.errors import ConfigError, DataError, UserError
 from ossicle.training import checkpoint, freeze, lora
 from ossicle.training.build import Built, build
@@ -96,7 +97,7 @@ class Run:
         self.out = out
         self.device = torch.device(device)
         self.tell = tell
-        self.cache_dir = out.parent / "cache"
+        self.cache_dir = out.parent / ("cache-shrunk" if shrink else "cache")
         self.data_context = SourceContext(
             folder=loaded.folder, seed=self.recipe.seed, cache_dir=self.cache_dir, shrink=shrink
         )
@@ -156,6 +157,18 @@ class Run:
         self.tell(f"source '{name}' is not here; the small run uses synthetic clips in its form")
         return found.stand_in(spec, self.data_context)
 
+    def _objective(self, stage: Stage) -> Stage:
+        """Return the stage; in a small run, with a stand-in for a folder of sets that its objective reads."""
+        spec = stage.objective
+        if not self.data_context.shrink or "root" not in spec:
+            return stage
+        names = [name for name in spec["mix"] if name not in spec.get("synthesised", ())]
+        if all((self.data_context.path(spec["root"]) / name).is_dir() for name in names):
+            return stage
+        root = write_sets(self.cache_dir / "stand_in", names, self.recipe.seed)
+        self.tell(f"stage '{stage.name}': {spec['root']} is not here; the small run uses synthetic clips in its form")
+        return stage.model_copy(update={"objective": {**spec, "root": str(root.resolve())}})
+
     def _begin(self, resume: bool) -> tuple[Path, Place] | None:
         """Claim the folder; return the checkpoint to go on from."""
         resolved = config.dump(self.recipe)
@@ -204,7 +217,7 @@ class Run:
             data=mix,
             cache_dir=self.cache_dir,
         )
-        objective = build_objective(stage, context).to(self.device)
+        objective = build_objective(self._objective(stage), context).to(self.device)
         run = StageRun(context, objective, steps, self.out)
         if path is not None:
             checkpoint.load_optimizer(run.optimizer, run.named, checkpoint.tensors(path / "optimizer.safetensors"))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ossicle import registry
+from ossicle.tiny import TINY_ENCODERS
 from ossicle.training.recipe import Loaded, Recipe
 
 SMALL = {
@@ -37,6 +39,9 @@ SMALL = {
 SMALL_CHANNELS = 16
 STEPS = 3
 BATCH = 4
+SOUNDS = 40
+TINY_DEPTH = 2
+"""Every tiny encoder has at least so many layers."""
 WEIGHTLESS = ("pretrained", "revision", "init")
 
 
@@ -56,8 +61,9 @@ def shrink(loaded: Loaded) -> Loaded:
         model["tokenizer"] = {"kind": "bpe", "vocab_size": 400}
     layers = (model["language_model"] or {}).get("architecture", {}).get("num_hidden_layers")
     for stream in model["streams"]:
-        stream["encoder"] = _smaller(stream["encoder"])
-        stream["connector"] = _smaller(stream["connector"])
+        if isinstance(stream["encoder"], dict):
+            stream["encoder"] = _encoder(stream["encoder"])
+        stream["connector"] = _smaller(registry.parse("connectors", stream["connector"]).model_dump())
         if layers is not None:
             stream["integration"] = _fewer_layers(stream["integration"], layers)
     for stage in values["stages"]:
@@ -65,8 +71,30 @@ def shrink(loaded: Loaded) -> Loaded:
         pieces = 1 if stage["micro_batch_size"] in (None, stage["batch_size"]) else 2
         stage |= {"steps": STEPS, "epochs": None, "batch_size": micro * pieces, "micro_batch_size": micro}
         stage |= {"warmup_steps": min(stage["warmup_steps"], 1), "checkpoint_every": STEPS}
+        stage["objective"] = _fewer_sounds(stage["objective"])
         stage["mix"] = [{**entry, "max_samples": min(entry["max_samples"] or 64, 64)} for entry in stage["mix"]]
     return Loaded(recipe=Recipe.model_validate(values), folder=loaded.folder)
+
+
+def _fewer_sounds(objective: dict[str, Any]) -> dict[str, Any]:
+    """Return an objective that synthesises a handful of sounds where it would make thousands."""
+    known = registry.parse("training.objectives", objective).model_dump()
+    if "synthesised" not in known:
+        return objective
+    return {**objective, "synthesised": {name: min(count, SOUNDS) for name, count in known["synthesised"].items()}}
+
+
+def _encoder(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return an encoder, or a mixture and its members, at a small size; taps keep their relative depth."""
+    if isinstance(spec.get("base"), dict):
+        pool = [_encoder(member) for member in spec.get("pool", [])]
+        return {**_smaller(spec), "base": _encoder(spec["base"]), "pool": pool}
+    tiny = TINY_ENCODERS.get(spec["kind"], {})
+    sizes = {key: value for key, value in tiny.items() if key not in ("kind", "window_s", "num_mels")}
+    small = {**_smaller(spec), **sizes}
+    if isinstance(small.get("layers"), list):
+        small["layers"] = _spread(small["layers"], TINY_DEPTH)
+    return small
 
 
 def _decoder(architecture: dict[str, Any] | None) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from ossicle.data.cache import FeatureCache
 from ossicle.data.collate import Batch, Collator, perturb
 from ossicle.data.sample import Audio
 from ossicle.errors import ConfigError
+from ossicle.training.freeze import part_of
 from ossicle.training.objectives.base import Objective, ObjectiveConfig, StageContext, StepLoss
 from ossicle.types import AudioTokens
 
@@ -61,7 +62,7 @@ class NextToken(Objective):
     def __init__(self, config: NextTokenConfig, context: StageContext) -> None:
         super().__init__(config, context)
         stage, model = context.stage, context.model
-        trains = [n for n, p in model.named_parameters() if p.requires_grad and ".encoder." in n]
+        trains = [n for n, p in model.named_parameters() if p.requires_grad and part_of(n).endswith(".encoder")]
         if config.disturbs and trains:
             raise ConfigError(
                 f"stage '{stage.name}': disturbing features needs frozen encoders, but {trains[0]} trains"
@@ -116,7 +117,7 @@ class NextToken(Objective):
         if "audio_values" in inputs:
             with torch.no_grad():
                 values, lengths = inputs.pop("audio_values"), inputs.pop("audio_lengths")
-                inputs["audio_tokens"] = self.context.model.encode(values, lengths)
+                inputs["audio_tokens"] = self.context.model.encode(values, lengths, every=True)
         seed = int(self.context.generator(step, stream=1).integers(2**62))
         random = torch.Generator(self.context.device).manual_seed(seed)
         tokens = inputs.get("audio_tokens", {})
