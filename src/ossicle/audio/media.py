@@ -1,7 +1,7 @@
 """Recordings through FFmpeg (PyAV): the first audio stream of mp3, m4a, mp4, webm and whatever libsndfile refuses.
 
 A span is reached by reading packets without decoding them. Where it starts follows from time stamps, which WebM rounds
-to milliseconds: on the grid of equal frames they are exact again. Codecs with unequal frames are decoded from the start.
+to milliseconds: on the grid of equal frames they are exact again. Unequal frames are decoded from the start.
 Only known containers are tried, for a playlist could name other files.
 
 Source: our choice.
