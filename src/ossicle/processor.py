@@ -173,6 +173,17 @@ class AudioProcessor(ProcessorMixin):
             raise DataError("audio is given both in the messages and as audio=…; give it once")
         return self(text=texts, audio=carried or given or None, **kwargs)
 
+    def prompt_ids(self, messages: Sequence[dict[str, Any]], lengths: Sequence[int]) -> list[int]:
+        """Return the token ids of a conversation to answer.
+
+        Args:
+            messages: Plain messages with `<audio>` tags.
+            lengths: Samples of each clip at 16 kHz.
+        """
+        return self.ids(
+            self.expand(render(self.tokenizer, messages, prompt=True, chat_template=self.chat_template), lengths)
+        )
+
     def training_ids(
         self,
         messages: Sequence[dict[str, Any]],

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import TextIteratorStreamer
+from transformers import LogitsProcessor, LogitsProcessorList, TextIteratorStreamer
 
 from ossicle.audio.io import load_audio
 from ossicle.errors import CheckpointError, ConfigError
@@ -28,6 +28,8 @@ from ossicle.types import Waveform
 logger = logging.getLogger(__name__)
 
 DEFAULT_QUESTION = "What do you hear?"
+BATCH_SECONDS = 600.0
+"""Padded audio that is encoded in one batch; an hour-long clip is a batch of its own."""
 BUNDLED = ("nano",)
 """Models that ship in the wheel."""
 
@@ -94,49 +96,58 @@ class Engine:
         waves = {
             id(clip): clip if isinstance(clip, Waveform) else load_audio(clip) for clip, _ in items if clip is not None
         }
-        seconds = [waves[id(clip)].duration_s if clip is not None else 0.0 for clip, _ in items]
-        order = sorted(range(len(items)), key=lambda i: seconds[i])
+        pairs = [(None if clip is None else waves[id(clip)], question) for clip, question in items]
         answers: dict[int, Answer] = {}
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            said = self._answer_batch(
-                [(waves.get(id(items[i][0])) if items[i][0] is not None else None, items[i][1]) for i in batch],
-                max_new_tokens=max_new_tokens,
-                **generation,
-            )
+        for batch in batches([0.0 if wave is None else wave.duration_s for wave, _ in pairs], batch_size):
+            said = self._answer_batch([pairs[i] for i in batch], max_new_tokens=max_new_tokens, **generation)
             answers.update(zip(batch, said, strict=True))
         return [answers[i] for i in range(len(items))]
 
     def _answer_batch(self, items: Sequence[tuple[Waveform | None, str]], **generation: Any) -> list[Answer]:
         """Answer one batch; a clip that several questions share is encoded once."""
-        distinct = list({id(wave): wave for wave, _ in items if wave is not None}.values())
-        conversations = [self.prompt(question, clips=wave is not None) for wave, question in items]
-        inputs = self.processor.chat(conversations, audio=[wave for wave, _ in items if wave is not None])
-        ids, mask = (inputs[key].to(self.model.device) for key in ("input_ids", "attention_mask"))
         began = time.perf_counter()
-        counts = [0] * len(items)
-        heard: dict[str, Any] = {}
-        if distinct:
-            position = {id(wave): row for row, wave in enumerate(distinct)}
-            which = torch.tensor([position[id(wave)] for wave, _ in items if wave is not None])
-            encoded, prompts = self.encode(distinct), self.model.prompts(ids, mask)
-            if prompts is None:
-                connected = _rows(self.model.connect(encoded), which)
-            else:  # what a clip sounds like depends on the question
-                connected = self.model.connect(_rows(encoded, which), prompts)
-            memory, placement = self.model.remember(ids, mask, connected)
-            heard = {"audio_memory": memory, "position_ids": placement.positions}
-            for clip, row in enumerate(placement.rows.tolist()):
-                counts[row] += sum(int(t.counts()[clip]) for t in connected.values())
-        encoded = time.perf_counter()
-        out = self.model.generate(ids, attention_mask=mask, **heard, **self.generation(**generation))
+        prompts = [
+            self.processor.prompt_ids(
+                self.prompt(question, clips=wave is not None), [] if wave is None else [len(wave.samples)]
+            )
+            for wave, question in items
+        ]
+        inputs = self.processor.pad(prompts)
+        ids, mask = (inputs[key].to(self.model.device) for key in ("input_ids", "attention_mask"))
+        heard, counts = self._hear([wave for wave, _ in items], ids, mask)
+        clock = _Clock()
+        out = self.model.generate(
+            ids,
+            attention_mask=mask,
+            logits_processor=LogitsProcessorList([clock]),
+            **heard,
+            **self.generation(**generation),
+        )
         done = time.perf_counter()
+        timing = {"encode": clock.began - began, "prefill": clock.first - clock.began, "decode": done - clock.first}
         said = out[:, ids.shape[1] :]
-        timing = {"encode": encoded - began, "decode": done - encoded}
         return [
             Answer(text=self.text(row), tokens=self.length(row), audio_tokens=count, timing_s=timing)
             for row, count in zip(said, counts, strict=True)
         ]
+
+    def _hear(self, waves: Sequence[Waveform | None], ids: Tensor, mask: Tensor) -> tuple[dict[str, Any], list[int]]:
+        """Return what `generate` needs of the rows' audio, and how many audio tokens each row hears."""
+        counts = [0] * len(waves)
+        distinct = list({id(wave): wave for wave in waves if wave is not None}.values())
+        if not distinct:
+            return {}, counts
+        position = {id(wave): row for row, wave in enumerate(distinct)}
+        which = torch.tensor([position[id(wave)] for wave in waves if wave is not None])
+        encoded, prompts = self.encode(distinct), self.model.prompts(ids, mask)
+        if prompts is None:
+            connected = _rows(self.model.connect(encoded), which)
+        else:  # what a clip sounds like depends on the question
+            connected = self.model.connect(_rows(encoded, which), prompts)
+        memory, placement = self.model.remember(ids, mask, connected)
+        for clip, row in enumerate(placement.rows.tolist()):
+            counts[row] += sum(int(tokens.counts()[clip]) for tokens in connected.values())
+        return {"audio_memory": memory, "position_ids": placement.positions}, counts
 
     def encode(self, waves: Sequence[Waveform]) -> dict[str, Any]:
         """Return the encoders' tokens of clips."""
@@ -179,6 +190,34 @@ class Engine:
         worker.start()
         yield from streamer
         worker.join()
+
+
+class _Clock(LogitsProcessor):
+    """Notes when generation starts and when the first token's logits are there; changes nothing."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.first = 0.0
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        self.first = self.first or time.perf_counter()
+        return scores
+
+
+def batches(seconds: Sequence[float], size: int, *, budget_s: float = BATCH_SECONDS) -> list[list[int]]:
+    """Return indices grouped by length: at most `size` items, and at most `budget_s` of padded audio, in a group.
+
+    Example:
+        >>> batches([5.0, 3600.0, 4.0], 16)
+        [[2, 0], [1]]
+    """
+    groups: list[list[int]] = []
+    for index in sorted(range(len(seconds)), key=lambda i: seconds[i]):
+        if groups and len(groups[-1]) < size and (len(groups[-1]) + 1) * seconds[index] <= budget_s:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
 
 
 def _rows(tokens: dict[str, Any], which: Tensor) -> dict[str, Any]:
