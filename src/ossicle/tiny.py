@@ -75,6 +75,7 @@ TINY_ENCODERS: dict[str, dict[str, Any]] = {
 
 TINY_CONNECTORS: dict[str, dict[str, Any]] = {
     "mlp": {"kind": "mlp", "hidden": 24},
+    "linear": {"kind": "linear"},
     "stack": {"kind": "stack", "factor": 3, "hidden": 24},
     "pool": {"kind": "pool", "factor": 3, "hidden": 24},
     "conv": {"kind": "conv", "depth": 2, "hidden": 24},

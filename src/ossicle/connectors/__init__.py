@@ -2,6 +2,7 @@
 
 NAMES = {
     "mlp": "mlp:MlpConnector",
+    "linear": "linear:LinearConnector",
     "stack": "stack:StackConnector",
     "pool": "pool:PoolConnector",
     "conv": "conv:ConvConnector",

@@ -78,6 +78,14 @@ class LtuAstEncoder(Encoder):
             Block(config.dim, config.heads, norm_eps=NORM_EPS, post_norm=False) for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
+        self.unused = nn.ModuleList(nn.ModuleDict(self._unused(block)) for block in range(config.depth))
+        self.unused.requires_grad_(False)
+
+    def _unused(self, block: int) -> dict[str, nn.Module]:
+        """Return the norms of other modalities: without effect, but part of LTU's checkpoint and parameter count."""
+        own = ("", "_v") if block == self.config.depth - 1 else ("_a", "_v")
+        names = [f"norm{number}{kind}" for number in (1, 2) for kind in own]
+        return {name: nn.LayerNorm(self.config.dim, eps=NORM_EPS) for name in names}
 
     def encode_windows(self, windows: Tensor, lengths: Tensor) -> Tensor:
         """Return (W, N, D) tokens of full windows."""
@@ -101,11 +109,13 @@ class LtuAstEncoder(Encoder):
             load_renamed(self, self.config.pretrained, self.config.revision, self.our_name)
 
     def our_name(self, published: str) -> str | None:
-        """Return our name of a published tensor; None for norms that the official code adds times zero."""
+        """Return our name of a published tensor, None for one of another modality's own."""
         name = re.sub(r"^.*?audio_encoder\.", "", published)
-        if re.search(r"_v\.|^blocks_a\.\d+\.norm\d_a|^blocks_u\.\d+\.norm\d\.", name):
-            return None
         first_shared = self.config.depth - 1
+        name = re.sub(r"^blocks_a\.(\d+)\.(norm\d_[av]\.)", r"unused.\1.\2", name)
+        name = re.sub(r"^blocks_u\.0\.(norm\d(?:_v)?\.)", rf"unused.{first_shared}.\1", name)
+        if name.startswith("unused.") or "_v." in name:
+            return name if name.startswith("unused.") else None
         name = re.sub(r"^blocks_u\.(\d+)\.", lambda found: f"blocks.{first_shared + int(found[1])}.", name)
         whole = {"pos_embed_a": "positions", "modality_a": "modality"}
         parts = {"patch_embed_a.": "patches.", "blocks_a.": "blocks.", "norm_a.": "norm.", "norm1_a.": "norm1."}

@@ -4,7 +4,8 @@
     w = p · (mask + (1 − s) · (1 − mask))       mask = the k largest; s = 0 soft … 1 hard, grows while training
 
 Selected weights are *not* renormalised: at k = 1 a renormalised weight is 1 whatever the logits are, and the router
-learns nothing. `straight_through` is the other way: the forward pass sees mask/k, the backward pass sees p.
+learns nothing. `straight_through` is the other way: the forward pass sees mask/k, the backward pass sees p. What a
+router looks at has length 1: at the length that normalising leaves, √D, logits outrun the task and commit at random.
 Source: MoWE-Audio (arXiv 2409.06635): the two routers and what they look at. Softmax, temperature, top-k, annealing and
 the depth of the router are unknown; all are our choice.
 """
@@ -89,7 +90,8 @@ class SummaryRouter(nn.Module):
 
     def forward(self, summary: Tensor) -> Tensor:
         """Return (C, M) logits of summaries (C, D)."""
-        logits: Tensor = self.layers(nn.functional.layer_norm(summary, summary.shape[-1:]))
+        width = summary.shape[-1]
+        logits: Tensor = self.layers(nn.functional.layer_norm(summary, (width,)) * width**-0.5)
         return logits
 
 

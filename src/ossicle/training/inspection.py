@@ -157,40 +157,38 @@ def _streams(model: AudioLM) -> list[dict[str, Any]]:
                 "integration": plan.integration.kind,
                 "layers": seen,
                 "tokens_per_10s": plan.num_tokens(10 * SAMPLE_RATE_HZ),
-                "flops_per_s": flops_per_s(model.streams[plan.owner].encoder),
-                **_members(model.streams[plan.owner].encoder),
+                **_work(model.streams[plan.owner].encoder),
             }
         )
     return rows
 
 
-def _members(encoder: Any) -> dict[str, Any]:
-    """Return size and work of each member of a mixture, base first, and which weak ones are not weak."""
+def _work(encoder: Any) -> dict[str, Any]:
+    """Return an encoder's work; of a mixture also each member's, base first, and which weak ones are not weak."""
     parts = encoder.feature_parts()
     if parts == [encoder]:
-        return {}
+        return {"flops_per_s": flops_per_s(encoder)}
     sizes = [sum(parameter.numel() for parameter in part.parameters()) for part in parts]
     names = [f"base {encoder.config.base_config.kind}", *encoder.names]
     rows = [
         {"name": name, "parameters": size, "flops_per_s": flops_per_s(part)}
         for name, size, part in zip(names, sizes, parts, strict=True)
     ]
-    return {"members": rows, "warnings": too_strong(encoder.names, sizes[0], sizes[1:])}
+    warnings = too_strong(encoder.names, sizes[0], sizes[1:])
+    return {"flops_per_s": sum(row["flops_per_s"] for row in rows), "members": rows, "warnings": warnings}
 
 
 def flops_per_s(encoder: Any) -> int:
     """Return the encoder's operations for a second of audio, one multiply-add being two.
 
     A small encoder is run once on a full window with random weights, and counted. For a large one it is two operations
-    per weight and token, which leaves out attention's products. A mixture's are those of all its members.
+    per weight and token, which leaves out attention's products.
     """
-    parts = encoder.feature_parts()
-    if parts != [encoder]:
-        return sum(flops_per_s(part) for part in parts)
     settings = encoder.config
     samples = settings.window_samples
     weights = sum(parameter.numel() for parameter in encoder.parameters() if parameter.dim() > 1)
-    total = 2 * weights * settings.window_tokens(samples)
+    pooled = getattr(settings, "pool", 1)  # tokens are pooled after the network has worked on all of them
+    total = 2 * weights * settings.window_tokens(samples) * max(1, pooled)
     if weights <= COUNTED_BELOW:
         small = build_encoder({**settings.model_dump(), "pretrained": None}).eval()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:

@@ -301,7 +301,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Loaded:
 
 def _base(name: str, named_by: Path) -> Path:
     beside = named_by.parent / name
-    return beside if beside.is_file() else FOLDER / f"{Path(name).stem}.yaml"
+    return beside if beside.is_file() else FOLDER / f"{name.removesuffix('.yaml')}.yaml"
 
 
 def check_parts(recipe: Recipe, document: Document) -> None:
