@@ -15,7 +15,7 @@ from ossicle import config
 from ossicle.errors import ConfigError
 from ossicle.training import inspection
 from ossicle.training.build import build, outline
-from ossicle.training.recipe import Recipe, load, shipped
+from ossicle.training.recipe import load, shipped
 from ossicle.training.run import Run
 from ossicle.training.shrink import shrink
 
@@ -172,6 +172,4 @@ def test_a_shrunk_recipe_keeps_its_parts_and_stages(name: str) -> None:
         assert after.connector["kind"] == before.connector["kind"]
         assert after.integration["kind"] == before.integration["kind"]
         assert isinstance(after.encoder, str) or after.encoder["kind"] == before.encoder["kind"]  # type: ignore[index]
-    count = inspection.inspect_recipe(shrink(load(name)))["parameters"]["total"]
-    assert count < 3_000_000
-    assert isinstance(small, Recipe)
+    assert all(stage.steps == 3 for stage in small.stages)

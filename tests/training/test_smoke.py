@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_recipe import TINY
@@ -12,7 +13,9 @@ from ossicle.data.source import SourceContext
 from ossicle.data.world_sounds import WorldSoundsConfig, WorldSoundsSource
 from ossicle.inference.engine import Engine
 from ossicle.inference.engine import load as open_model
-from ossicle.training.recipe import Loaded, load
+from ossicle.training import freeze, inspection
+from ossicle.training.loop import StageRun
+from ossicle.training.recipe import Loaded, load, shipped
 from ossicle.training.run import Run
 from ossicle.training.shrink import shrink
 
@@ -52,6 +55,34 @@ def test_the_shrunk_recipe_runs_through_to_an_answer(tmp_path: Path) -> None:
     heard, blind = right(open_model(result.checkpoint), small.recipe.data["sounds"], 4)
     assert 0.0 <= heard <= 1.0
     assert 0.0 <= blind <= 1.0
+
+
+QUICK = ("ltu-as", "mowe-llama-3.2-1b", "pal-v3-llama-3.2-1b")
+SHIPPED = [name for name in shipped() if name != "nano-smoke"]
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in SHIPPED])
+def test_every_recipe_trains_what_it_names_and_nothing_else(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All stages run small without the data; in each, every part named gets a gradient and no other part does."""
+    monkeypatch.delenv("OSSICLE_DATA", raising=False)
+    step, got = StageRun._backward, dict[str, set[str]]()
+
+    def watched(self: StageRun, number: int) -> Any:
+        out = step(self, number)
+        named = self.context.model.named_parameters()
+        live = {freeze.part_of(n) for n, p in named if p.grad is not None and bool(p.grad.abs().sum() > 0)}
+        got[self.context.stage.name] = got.get(self.context.stage.name, set()) | live
+        return out
+
+    monkeypatch.setattr(StageRun, "_backward", watched)
+    small = shrink(load(name))
+    facts = inspection.inspect_recipe(small)
+    result = Run(small, tmp_path / "out", shrink=True, tell=lambda _: None).train()
+    assert [stage.name for stage in result.stages] == [stage["name"] for stage in facts["stages"]]
+    for stage in facts["stages"]:
+        assert got[stage["name"]] == {part for part, count in stage["by_part"].items() if count}, stage["name"]
 
 
 def test_a_recipe_without_its_data_still_shows_that_it_is_wired(tmp_path: Path) -> None:
