@@ -1,7 +1,7 @@
 """Writes the generated pages, and runs the transcripts of the others: `make docs`.
 
 cli.md       every verb's help        choices.md   every setting, its default and its source
-README.md, guide*.md, …               blocks marked ```console: `$ command` lines are run, their output written below
+README.md, guide*.md, …               ```console blocks: `$ ossicle …` is run, its output written below; ```bash: run
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import io
 import os
 import pkgutil
 import re
-import subprocess
+import shlex
 import sys
 import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-CONSOLE = re.compile(r"```console\n(.*?)```", re.S)
+BLOCK = re.compile(r"```(console|bash)\n(.*?)```", re.S)
 
 
 def main() -> None:
@@ -138,22 +138,31 @@ def _meanings(schema: type) -> dict[str, str]:
 
 def with_transcripts(text: str) -> str:
     """Return a page whose console blocks hold what their commands print now."""
-    return CONSOLE.sub(lambda match: f"```console\n{transcript(match[1])}```", text)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        Path("src").symlink_to(ROOT / "src")
+        return BLOCK.sub(lambda match: f"```{match[1]}\n{transcript(match[1], match[2])}```", text)
 
 
-def transcript(block: str) -> str:
-    """Run the `$ ` lines of a console block in one empty folder; return them with their stdout."""
-    commands = [line[2:] for line in block.splitlines() if line.startswith("$ ")]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with tempfile.TemporaryDirectory() as folder:
-        parts = []
-        for command in commands:
-            done = subprocess.run(
-                ["bash", "-c", command], cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True
-            )
-            if done.returncode:
-                raise RuntimeError(f"{command}: {done.stderr}")
-            parts.append(f"$ {command}\n{done.stdout}")
+def transcript(kind: str, block: str) -> str:
+    """Run the `ossicle` lines of a block; return it with what they print, when it is a console block.
+
+    Raises:
+        RuntimeError: A command failed.
+    """
+    from ossicle.cli.app import run
+
+    marked = kind == "console"
+    parts = []
+    for line in block.splitlines():
+        if line.removeprefix("$ ").startswith("ossicle ") and line.startswith("$ ") == marked:
+            output, notes = io.StringIO(), io.StringIO()
+            with contextlib.redirect_stdout(output), contextlib.redirect_stderr(notes):
+                code = run(shlex.split(line.removeprefix("$ "), comments=True)[1:])
+            if code:
+                raise RuntimeError(f"{line}: {notes.getvalue()}")
+            parts.append(f"{line}\n{output.getvalue()}" if marked else f"{line}\n")
+        elif not marked:
+            parts.append(f"{line}\n")
     return "".join(parts)
 
 

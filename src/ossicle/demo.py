@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from ossicle.types import Waveform
@@ -187,9 +188,8 @@ def draw(told: Sequence[Told], trained: Trained, path: Path) -> Path:
     for column, scene in enumerate(scenes):
         wave = scene.load().waveform
         axes = figure.add_subplot(grid[0, column])
-        axes.imshow(
-            spectrogram_db(wave.samples), origin="lower", aspect="auto", cmap="magma", extent=(0, wave.duration_s, 0, 8)
-        )
+        extent = (0, wave.duration_s, 0, wave.sample_rate_hz / 2000)
+        axes.imshow(spectrogram_db(wave.samples).T, origin="lower", aspect="auto", cmap="magma", extent=extent)
         axes.set_title(scene.title, fontsize=9)
         axes.set_xlabel("seconds", fontsize=8)
         axes.set_ylabel("kHz", fontsize=8)
@@ -197,8 +197,8 @@ def draw(told: Sequence[Told], trained: Trained, path: Path) -> Path:
         words.axis("off")
         for line, row in enumerate(row for row in told if row.clip == scene.title):
             colour = "#187a3a" if row.right else "#b3261e"
-            text = f"{row.question}\n  {'✓' if row.right else '✗'} {row.answer[:60]}"
-            text += "" if row.right else f"   (truth: {row.truth})"
+            text = f"{row.question}\n{'✓' if row.right else '✗'} {shorten(row.answer, 54)}"
+            text += "" if row.right else f"\n    (truth: {row.truth})"
             words.text(0, 1 - 0.2 * line, text, va="top", fontsize=8, color=colour, transform=words.transAxes)
     axes = figure.add_subplot(grid[2, :])
     axes.plot(trained.losses)
