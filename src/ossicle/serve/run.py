@@ -1,0 +1,178 @@
+"""From a model's name to an open port: the port first, the model behind it, a drain at the end.
+
+    checks ──► port bound ──► /health answers ──► model loads in a thread ──► /ready ──► SIGTERM: finish, then stop
+
+Source: our choice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ossicle.errors import CheckpointError, ConfigError, require
+from ossicle.serve.keys import Keys, is_loopback
+from ossicle.serve.limits import Limits
+from ossicle.serve.state import State
+
+DRAIN_S = 30
+PACKAGE = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to serve.
+
+    Attributes:
+        model: A model folder, or the name of a model that ships.
+        host: Address to listen on.
+        port: Port; 0 = a free one.
+        name: What clients call the model; None = the folder's name.
+        keys: Who is let in.
+        limits: What is accepted.
+        handle_bytes: Bytes of audio handles kept at most.
+        page: Serve the page at `/`.
+        device: As in `load`; so is `dtype`.
+        dtype: Number format of the weights.
+    """
+
+    model: str = "nano"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    name: str | None = None
+    keys: Keys = field(default_factory=Keys)
+    limits: Limits = field(default_factory=Limits)
+    handle_bytes: int = 1 << 30
+    page: bool = True
+    device: str = "auto"
+    dtype: str = "auto"
+
+
+def serve(settings: Settings, tell: Callable[[str], None] = lambda line: None) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        settings: How.
+        tell: Takes lines for whoever started it: the address, then the model's setting.
+
+    Raises:
+        ConfigError: No keys beyond loopback, an address that cannot be listened on, a port in use.
+        CheckpointError: No such model, or one that cannot be loaded.
+    """
+    uvicorn = require("uvicorn", "serve")
+    from ossicle.serve.api import build_app
+
+    if not settings.keys and not is_loopback(settings.host):
+        raise ConfigError(
+            f"--host {settings.host}: without an API key only loopback is served; set OSSICLE_API_KEY or --api-key-file"
+        )
+    _check_model(settings.model)
+    opened = open_port(settings.host, settings.port)
+    _log_requests()
+    state = State(settings.name or Path(settings.model).name, settings.keys, settings.limits, settings.handle_bytes)
+    state.page = _page(state) if settings.page else None
+    config = uvicorn.Config(build_app(state), log_config=None, timeout_graceful_shutdown=DRAIN_S, server_header=False)
+    server = uvicorn.Server(config)
+    server.capture_signals = lambda: _drained_by_signals(server)
+    failed: list[BaseException] = []
+    threading.Thread(target=_load, args=(settings, state, server, failed, tell), daemon=True).start()
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    who = "API key needed" if settings.keys else "no key: this machine only"
+    tell(f"listening on http://{host}:{opened.getsockname()[1]} ({who})")
+    try:
+        server.run(sockets=[opened])
+    finally:
+        opened.close()
+        if state.worker is not None:
+            state.worker.close()
+    if failed:
+        raise failed[0]
+
+
+def open_port(host: str, port: int) -> socket.socket:
+    """Return a listening socket.
+
+    Raises:
+        ConfigError: The host is unknown, or the port is in use or not ours.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError, OverflowError):
+        raise ConfigError(f"--host {host} --port {port}: no such address; try --host 127.0.0.1") from None
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        opened.bind(address)
+        opened.listen(1024)
+    except (OSError, OverflowError) as error:
+        opened.close()
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"--host {host} --port {port}: cannot listen there ({reason}); try --port {port + 1}"
+        ) from None
+    return opened
+
+
+def _check_model(model: str) -> None:
+    """Refuse a model that is not there before a port is opened."""
+    if not any((folder / model / "config.json").is_file() for folder in (Path(), PACKAGE)):
+        raise CheckpointError(f"model '{model}': no folder with a config.json there; give a model folder or: nano")
+
+
+def _load(
+    settings: Settings, state: State, server: Any, failed: list[BaseException], tell: Callable[[str], None]
+) -> None:
+    try:
+        from ossicle.inference.engine import load
+        from ossicle.serve.worker import Worker
+
+        engine = load(settings.model, device=settings.device, dtype=settings.dtype)
+        state.worker = Worker(engine, state.store, settings.limits, state.metrics)
+        tell(f"{state.name} is ready: {engine.setting}")
+        if state.page is not None:
+            state.page.build()
+    except BaseException as error:  # noqa: BLE001 - raised again by `serve`, in the main thread
+        failed.append(error)
+        server.should_exit = True
+
+
+def _page(state: State) -> Any:
+    from ossicle.serve.page import Page
+
+    return Page(state)
+
+
+@contextlib.contextmanager
+def _drained_by_signals(server: Any) -> Iterator[None]:
+    """Let the first SIGTERM or SIGINT finish what runs, the second stop at once."""
+
+    def stop(*_: Any) -> None:
+        server.force_exit = server.should_exit
+        server.should_exit = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _log_requests() -> None:
+    """Write one JSON line per request to stderr."""
+    logger = logging.getLogger("ossicle.serve.requests")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO)
