@@ -35,12 +35,12 @@ def test_interval_by_cluster_is_wider_and_few_clusters_are_flagged():
 def test_interval_covers_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(0)
     hits = 0
-    for _ in range(200):
+    for _ in range(100):
         rates = np.repeat(rng.beta(6, 2, 30), 5)
         drawn = (rng.random(150) < rates).astype(float)
         spread = metrics.interval(drawn, [str(i // 5) for i in range(150)], seed=int(rng.integers(99)))
         hits += spread.low <= 0.75 <= spread.high
-    assert hits >= 178
+    assert hits >= 89
 
 
 def test_all_right_in_clusters_still_has_an_interval():

@@ -6,13 +6,17 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from evaluation.conftest import write_set
 from evaluation.doubles import Deaf, Oracle
 from ossicle.errors import ConfigError, DataError
 from ossicle.evaluation.card import read_card
 from ossicle.evaluation.compare import compare_cards
-from ossicle.evaluation.run import Setting, run_suite
+from ossicle.evaluation.parse import vocabularies
+from ossicle.evaluation.run import Outcome, Setting, build_tasks, run_suite
+from ossicle.evaluation.task import suite_specs
 from ossicle.evaluation.verify import verify_card
 
 NANO = {
@@ -184,3 +188,37 @@ def test_a_set_with_missing_files_is_refused_with_counts(tmp_path):
     (folder / "manifest.jsonl").write_text(json.dumps({"path": "gone.wav", "label": "rain"}) + "\n")
     result = run_suite(Setting(suite="esc10", root=tmp_path), Deaf(), out=tmp_path / "o", model=MODEL)
     assert "1 × file is missing, of 1" in result["tasks"]["esc10"]["error"]
+
+
+class Disturbed(Oracle):
+    """Hears, but not the clip it is asked about: silence in its place, or always the clip before."""
+
+    def __init__(self, built, how):
+        super().__init__(built)
+        self.how = how
+        self.before = None
+
+    def answer(self, items, **settings):
+        waves = [wave for wave, _ in items]
+        if self.how == "zeroed":
+            heard = [wave and replace(wave, samples=0 * wave.samples) for wave in waves]
+        else:
+            heard = [self.before, *waves[:-1]]
+            self.before = waves[-1]
+        return super().answer([(wave, question) for wave, (_, question) in zip(heard, items, strict=True)], **settings)
+
+
+@pytest.mark.parametrize("how", ["zeroed", "wrong clip"])
+def test_a_model_that_hears_the_wrong_thing_is_flagged_on_every_task(how, tmp_path):
+    labels = list(vocabularies()["esc10"])
+    rng = np.random.default_rng(5)
+    write_set(tmp_path / "esc10", [{"label": labels[i]} for i in rng.integers(0, 10, 60)])
+    write_set(tmp_path / "emodb_2s", [{"emotion": str(x)} for x in rng.choice(["anger", "fear", "sadness"], 60)])
+    setting = Setting(suite="esc10,emodb_emotion,presence", root=tmp_path, limit=60)
+    outcome = Outcome()
+    build_tasks(setting, suite_specs(setting.suite), outcome)
+    good = run_suite(setting, Oracle(outcome.built), out=tmp_path / "good", model=MODEL)
+    bad = run_suite(setting, Disturbed(outcome.built, how), out=tmp_path / "bad", model=MODEL)
+    assert {name: task["listens"] for name, task in good["tasks"].items()} == dict.fromkeys(good["tasks"], True)
+    assert {name: task["listens"] for name, task in bad["tasks"].items()} == dict.fromkeys(bad["tasks"], False)
+    assert "**no**" in (tmp_path / "bad" / "card.md").read_text()
