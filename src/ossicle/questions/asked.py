@@ -42,6 +42,7 @@ class AskedConfig(SourceConfig):
         sounds_seed: Seed of what is synthesised.
         held_out: Groups (or a share of the groups) of a pool that are not used.
         two_turns: Share of samples that ask a second question.
+        repeats: How many times as often the audios of a kind are asked about; 1 where nothing is said.
     """
 
     kind: str = "asked"
@@ -52,6 +53,7 @@ class AskedConfig(SourceConfig):
     sounds_seed: int = 7
     held_out: dict[str, list[str] | float] = Field(default={})
     two_turns: float = Field(default=0.1, ge=0, le=1)
+    repeats: dict[str, int] = Field(default={})
 
 
 class Asked(Source):
@@ -62,6 +64,7 @@ class Asked(Source):
     def __init__(self, config: AskedConfig, context: SourceContext) -> None:
         super().__init__(config, context)
         self.kinds = [kind for kind, count in config.items.items() for _ in range(_fewer(count, context.shrink))]
+        self.order = [item for item, kind in enumerate(self.kinds) for _ in range(config.repeats.get(kind, 1))]
         found = pools(
             context.path(config.root),
             BASE_POOLS,
@@ -87,7 +90,7 @@ class Asked(Source):
 
     def __len__(self) -> int:
         """Return audios times questions."""
-        return len(self.kinds) * self.config.questions
+        return len(self.order) * self.config.questions
 
     def piece(self, item: int) -> Piece:
         """Return audio number `item`, not yet rendered."""
@@ -97,8 +100,8 @@ class Asked(Source):
         return self.piece(item).heard
 
     def sample(self, index: int) -> Sample:
-        """Return a question about audio `index % items`; a second one in some samples."""
-        item = index % len(self.kinds)
+        """Return a question about one of the audios; a second one in some samples."""
+        item = self.order[index % len(self.order)]
         rng = np.random.default_rng([self.context.seed, 72, index])
         heard = self.facts(item)
         asked = [closed.question(heard, rng, partial(self._other, rng))]
@@ -123,7 +126,7 @@ class Asked(Source):
 
     def duration_s(self, index: int) -> float:
         """Return the length of the audio."""
-        return self.facts(index % len(self.kinds)).duration_s
+        return self.facts(self.order[index % len(self.order)]).duration_s
 
     def texts(self) -> Iterator[str]:
         """Yield what the tokenizer should know: every wording and every answer style."""
@@ -138,7 +141,7 @@ class Asked(Source):
 
     def fingerprint(self) -> str:
         """Return a hash of the settings that decide what the audios are."""
-        kept = self.config.model_dump(exclude={"questions", "two_turns"})
+        kept = self.config.model_dump(exclude={"questions", "two_turns", "repeats"})
         return hashlib.blake2b(repr((kept, len(self.kinds))).encode(), digest_size=16).hexdigest()
 
 
