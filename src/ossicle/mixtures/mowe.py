@@ -55,7 +55,7 @@ class MoweConfig(MixtureConfig):
     temperature: float = Field(default=1.0, gt=0)
     router_hidden: int | None = Field(default=None, ge=1)
     concat: Literal["feature", "time"] = "feature"
-    hold: float = Field(default=0.2, ge=0, le=1)
+    hold: float = Field(default=0.4, ge=0, le=1)
     hard_from: float = Field(default=0.8, ge=0, le=1)
     selectivity: float = Field(default=1.0, ge=0)
     diversity: float = Field(default=1.0, ge=0)
@@ -207,12 +207,18 @@ class Mowe(Mixture):
         return torch.stack(parts, 2).flatten(1, 2)  # (C, N · (R + 1), D): the tokens of one moment together
 
     def auxiliary_loss(self) -> dict[str, Tensor]:
-        """Return the terms of the routing loss of the last forward pass in training, times their own weights."""
+        """Return the terms of the routing loss of the last forward pass in training, times their own weights.
+
+        Where routers grow hard, selectivity grows with them: a router that must choose before the task has spoken
+        chooses at random, and at k = 1 it never hears of the others again.
+        """
         seeing = [route for route in self._routes if route.router != "independent"]
         terms = {}
         for name, term in balance.TERMS.items():
             weight = getattr(self.config, name)
             routes = self._routes if name == "selectivity" else seeing
+            if name == "selectivity" and self.config.top_k is not None:
+                weight *= self.config.sparsity(float(self.router.progress))
             if weight and routes:
                 terms[name] = weight * term(routes)
         return terms
