@@ -222,3 +222,25 @@ def test_a_model_that_hears_the_wrong_thing_is_flagged_on_every_task(how, tmp_pa
     assert {name: task["listens"] for name, task in good["tasks"].items()} == dict.fromkeys(good["tasks"], True)
     assert {name: task["listens"] for name, task in bad["tasks"].items()} == dict.fromkeys(bad["tasks"], False)
     assert "**no**" in (tmp_path / "bad" / "card.md").read_text()
+
+
+def test_unreadable_clips_are_counted_and_too_many_fail_the_task(tmp_path):
+    labels = list(vocabularies()["esc10"])
+    write_set(tmp_path / "esc10", [{"label": labels[i % 10]} for i in range(30)])
+    (tmp_path / "esc10" / "audio" / "4.wav").write_bytes(b"nothing")
+    result = run_suite(Setting(suite="esc10", root=tmp_path), Deaf(), out=tmp_path / "o", model=MODEL)
+    assert result["tasks"]["esc10"]["skipped"] == {"unreadable": 1}
+    assert result["tasks"]["esc10"]["n"] == 30
+    for index in (5, 6):
+        (tmp_path / "esc10" / "audio" / f"{index}.wav").write_bytes(b"nothing")
+    result = run_suite(Setting(suite="esc10", root=tmp_path), Deaf(), out=tmp_path / "p", model=MODEL)
+    assert "3 of 30 clips unreadable" in result["tasks"]["esc10"]["error"]
+
+
+def test_a_run_without_a_folder_gets_one_for_its_setting(setting, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = run_suite(replace(setting, suite="esc10"), Deaf(), out=None, model=MODEL)
+    again = run_suite(replace(setting, suite="esc10"), Deaf(), out=None, model=MODEL)
+    other = run_suite(replace(setting, suite="esc10", limit=5), Deaf(), out=None, model=MODEL)
+    assert first["card"] == again["card"] != other["card"]
+    assert first["card"].startswith("evaluations/oracle-esc10-")

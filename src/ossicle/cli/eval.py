@@ -52,7 +52,7 @@ def command(
 ) -> int:
     """Score a model on a suite, beside its controls."""
     from ossicle.evaluation import card as cards
-    from ossicle.evaluation.models import default_out, open_judge, open_model
+    from ossicle.evaluation.models import open_judge, open_model
     from ossicle.evaluation.run import Outcome, Setting, build_tasks, rerun_setting, run_suite
     from ossicle.evaluation.task import load_spec, suite_specs
 
@@ -93,7 +93,6 @@ def command(
         result = verify_card(old, setting, answerer, out=out, model=identity, specs=specs)
         emit(result, json=json, text=f"reproduces: {result['reproduces']}")
         return 1 if result["reproduces"] == "no" else 0
-    folder = out or default_out(identity, setting.suite)
-    result = run_suite(setting, answerer, out=folder, model=identity, specs=specs, report=report)
+    result = run_suite(setting, answerer, out=out, model=identity, specs=specs, report=report)
     emit(result, json=json, text=cards.page(cards.read_card(Path(result["card"]))) + f"\ncard: {result['card']}")
     return 1 if any("error" in row for row in result["tasks"].values()) else 0

@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from tqdm import tqdm
 
-from ossicle.errors import DataError
+from ossicle.errors import AudioError, DataError
 from ossicle.evaluation.task import Sound
 from ossicle.types import Waveform
 
@@ -75,6 +75,7 @@ class AnswerStore:
     def __init__(self, path: Path | None, header: Mapping[str, Any]) -> None:
         self.path = path
         self.replies: dict[str, str] = {}
+        self.unreadable: set[tuple[str, str]] = set()
         if path is None:
             return
         if path.exists() and path.stat().st_size:
@@ -160,11 +161,25 @@ def collect(
     groups = list(batches(missing, sounds, batch_size))
     with tqdm(total=sum(len(group) for group in groups), unit="question", desc=label, disable=not progress) as bar:
         for group in groups:
-            loaded = {
-                (r.task, r.audio): sounds[r.task][r.audio].load()
-                for r in {(r.task, r.audio): r for r in group if r.audio}.values()
-            }
-            items = [(loaded.get((request.task, request.audio)), request.question) for request in group]
-            replies = answerer.answer(items, max_new_tokens=group[0].max_new_tokens, batch_size=len(group))
-            store.add(group, [reply.text for reply in replies])
+            loaded = _load(group, sounds, store)
+            readable = [request for request in group if (request.task, request.audio) not in store.unreadable]
+            store.add([request for request in group if request not in readable], [""] * (len(group) - len(readable)))
+            items = [(loaded.get((request.task, request.audio)), request.question) for request in readable]
+            if items:
+                replies = answerer.answer(items, max_new_tokens=group[0].max_new_tokens, batch_size=len(items))
+                store.add(readable, [reply.text for reply in replies])
             bar.update(len(group))
+
+
+def _load(
+    group: list[Request], sounds: Mapping[str, Mapping[str, Sound]], store: AnswerStore
+) -> dict[tuple[str, str], Waveform]:
+    """Return the sounds of a batch, each once; what cannot be decoded is noted in the store."""
+    loaded = {}
+    for key in dict.fromkeys((request.task, request.audio) for request in group if request.audio):
+        try:
+            loaded[key] = sounds[key[0]][key[1]].load()
+        except AudioError as error:
+            logger.warning("%s", error)
+            store.unreadable.add(key)
+    return loaded

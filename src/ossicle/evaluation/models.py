@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import tempfile
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ossicle.evaluation.answers import Answerer
 from ossicle.evaluation.card import model_hash
 from ossicle.evaluation.remote import Remote, remote_named
+
+UNRELATED = {"evaluation", "adapt", "cli", "serve", "bench", "training", "questions", "study.py", "demo.py"}
+"""Rooms that no answer depends on."""
 
 
 def open_model(name: str, *, device: str = "auto", dtype: str = "auto") -> tuple[Answerer, dict[str, Any]]:
@@ -40,12 +48,27 @@ def open_judge(spec: str) -> Remote | None:
     return remote_named(spec, key=os.environ.get("OSSICLE_REMOTE_KEY", "")) if spec else None
 
 
-def default_out(model: dict[str, Any], suite: str) -> Path:
-    """Return the folder where the answers and the card of a run go when none is named.
+def default_out(header: Mapping[str, Any]) -> Path:
+    """Return the folder of a run for which none is named: the same for the same model, data, setting and code.
 
-    Example:
-        >>> default_out({"name": "nano", "hash": "abcdef0123"}, "clips").as_posix()
-        'evaluations/nano-abcdef01-clips'
+    Where nothing can be written here, it is a new temporary folder.
     """
-    name = "-".join(part for part in (model["name"].replace("/", "-"), model["hash"][:8]) if part)
-    return Path("evaluations") / f"{name}-{suite.replace(',', '+')}"
+    name = f"{header['model'].get('name', 'model')}-{header['suite'].replace(',', '+')[:60]}".replace("/", "-")
+    mark = hashlib.sha256(json.dumps(header, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    out = Path("evaluations") / f"{name}-{mark}"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="ossicle-eval-"))
+    return out
+
+
+@cache
+def code_hash() -> str:
+    """Return a hash of the code that answers depend on, so that answers of other code are not taken over."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        if path.relative_to(root).parts[0] not in UNRELATED:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

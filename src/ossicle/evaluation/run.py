@@ -21,12 +21,14 @@ from ossicle.evaluation.builders import build
 from ossicle.evaluation.card import dataset_hash, make_card, read_card, write_card
 from ossicle.evaluation.embedding import embedder_named
 from ossicle.evaluation.judge import judge_rows
+from ossicle.evaluation.models import code_hash, default_out
 from ossicle.evaluation.phrasings import FILE, phrasings
 from ossicle.evaluation.predictions import read_predictions
 from ossicle.evaluation.protocol import paper_report
 from ossicle.evaluation.remote import Remote
 from ossicle.evaluation.report import write_report
 from ossicle.evaluation.score import RowScore, score_rows, task_report, task_requests
+from ossicle.evaluation.sets import MOST_SKIPPED
 from ossicle.evaluation.task import Task, TaskSpec, check_root, suite_specs
 
 logger = logging.getLogger(__name__)
@@ -147,6 +149,18 @@ def ask_tasks(setting: Setting, answerer: Answerer, store: AnswerStore, outcome:
                 raise
             _failed(outcome, name, error)
             del outcome.built[name]
+            continue
+        _count_unreadable(outcome, task, store)
+
+
+def _count_unreadable(outcome: Outcome, task: Task, store: AnswerStore) -> None:
+    """Note clips that could not be decoded (their answers count as wrong); too many of them fail the task."""
+    lost = [key for name, key in store.unreadable if name == task.spec.task]
+    if len(lost) > MOST_SKIPPED * len(task.sounds):
+        _failed(outcome, task.spec.task, DataError(f"{len(lost)} of {len(task.sounds)} clips unreadable, as {lost[0]}"))
+        del outcome.built[task.spec.task]
+    elif lost:
+        task.skipped["unreadable"] = len(lost)
 
 
 def score_tasks(setting: Setting, store: AnswerStore, outcome: Outcome) -> None:
@@ -172,7 +186,7 @@ def run_suite(
     setting: Setting,
     answerer: Answerer | Path,
     *,
-    out: Path,
+    out: Path | None,
     model: Mapping[str, Any],
     specs: list[TaskSpec] | None = None,
     report: bool = False,
@@ -182,7 +196,8 @@ def run_suite(
     Args:
         setting: What is run.
         answerer: The model, or a file of answers (see `predictions`).
-        out: Folder of `answers.jsonl`, `card.json` and `card.md`; a run that stopped there goes on.
+        out: Folder of `answers.jsonl`, `card.json` and `card.md`; a run that stopped there goes on;
+            None = one that is named after model, data and setting.
         model: What identifies the model (name, hash).
         specs: Tasks instead of a suite.
         report: Write `report.html` too.
@@ -197,7 +212,9 @@ def run_suite(
     outcome = Outcome()
     specs = suite_specs(setting.suite) if specs is None else specs
     build_tasks(setting, specs, outcome)
-    header = {**setting.facts(), "model": dict(model), "dataset": dataset_hash(outcome.built.values())}
+    dataset = dataset_hash(outcome.built.values())
+    header = {**setting.facts(), "model": dict(model), "dataset": dataset, "code": code_hash()}
+    out = out or default_out(header)
     store = AnswerStore(out / "answers.jsonl", header)
     if isinstance(answerer, Path):
         read_predictions(answerer, outcome.built.values(), store)
