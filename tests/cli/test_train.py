@@ -91,7 +91,7 @@ def test_inspect_prints_the_promised_keys(recipe: Path, capsys: pytest.CaptureFi
             "override 'stages.0.stepz=3': unknown key 'stages.0.stepz'; did you",
         ),
         (["train", "nano-smoc"], "did you mean 'nano-smoke'?"),
-        (["train", "cli.yaml", "data.sounds.kind=messages"], "cli.yaml:32: unknown key 'data.sounds.samples'"),
+        (["train", "cli.yaml", "data.sounds.kind=messages"], "cli.yaml:30: 'data.sounds.path' is missing"),
         (["inspect", "nothing-like-it"], "neither a file nor a recipe"),
         (["list", "encoder"], "did you mean 'encoders'?"),
         (["train", "cli.yaml", "--device", "quantum"], "--device quantum"),

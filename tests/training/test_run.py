@@ -18,9 +18,10 @@ from ossicle.training import checkpoint, freeze
 from ossicle.training import run as runs
 from ossicle.training.build import build
 from ossicle.training.objectives.base import StageContext
-from ossicle.training.run import Run, free_folder
+from ossicle.training.result import StageResult, TrainResult, free_folder
+from ossicle.training.run import Run
 
-Finished = tuple[Path, runs.TrainResult, list[str]]
+Finished = tuple[Path, TrainResult, list[str]]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,6 @@ def test_a_step_does_not_depend_on_how_it_is_cut(tmp_path: Path) -> None:
         freeze.set_trainable(built.model, stage.train)
         built.model.eval()
         mix = runs.Mix(sources, cut.mix, seed=3, stage_index=1)
-        mix.batch = lambda number, size, mix=mix: [mix.sample(p) for p in range(number * size, (number + 1) * size)]  # type: ignore[method-assign]
         context = StageContext(
             model=built.model, processor=built.processor, recipe=loaded.recipe, stage=cut, stage_index=1, data=mix
         )
@@ -152,7 +152,7 @@ def test_resuming_a_finished_run_trains_nothing_more(finished: Finished, tmp_pat
     assert [asdict_without_place(s) for s in again.stages] == [asdict_without_place(s) for s in result.stages]
 
 
-def asdict_without_place(stage: runs.StageResult) -> tuple[Any, ...]:
+def asdict_without_place(stage: StageResult) -> tuple[Any, ...]:
     return (stage.name, stage.steps, stage.first_loss, stage.last_loss, stage.trainable)
 
 

@@ -25,6 +25,7 @@ def command(
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; default runs/NAME.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed; default the recipe's.")] = None,
     device: DeviceOption = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help="Compute in auto, fp32 or bf16, in every stage.")] = "auto",
     json: JsonOption = False,
 ) -> None:
     """Run a recipe's whole curriculum, stage after stage; a killed run goes on with --resume.
@@ -35,27 +36,41 @@ def command(
 
     changes = [*(overrides or []), *([f"seed={seed}"] if seed is not None else [])]
     loaded = load(recipe, changes)
+    if dtype != "auto":
+        stages = range(len(loaded.recipe.stages))
+        loaded = load(recipe, [*changes, *(f"stages.{number}.precision={dtype}" for number in stages)])
 
+    from ossicle.inference.engine import choose_device
+    from ossicle.training import processes
     from ossicle.training import run as runs
+    from ossicle.training.result import free_folder
     from ossicle.training.shrink import shrink as cut
 
     loaded = cut(loaded) if shrink else loaded
     name = loaded.recipe.name + ("-shrunk" if shrink else "")
-    folder = out or runs.free_folder(RUNS, name, resume=resume)
-    work = runs.Run(loaded, folder, device=_device(device), shrink=shrink, tell=output.note)
-    result = work.train(resume=resume)
-    output.emit(asdict(result), json=json, text=_text(result))
+    with processes.joined(choose_device(device)) as place:
+        if processes.is_main():
+            _note(place)
+        folder = processes.agree(out or free_folder(RUNS, name, resume=resume))
+        tell = output.note if processes.is_main() else _silent
+        result = runs.Run(loaded, folder, device=place, shrink=shrink, tell=tell).train(resume=resume)
+        if processes.is_main():
+            output.emit(asdict(result), json=json, text=_text(result))
 
 
-def _device(device: str) -> Any:
-    from ossicle.inference.engine import choose_device
+def _silent(text: str) -> None:
+    """Say nothing: another process of the run speaks."""
+
+
+def _note(device: Any) -> None:
+    """Say once where and how it trains."""
     from ossicle.training.loop import autocast_dtype
+    from ossicle.training.processes import world
 
-    chosen = choose_device(device)
-    lower = autocast_dtype("auto", chosen)
+    lower = autocast_dtype("auto", device)
     note = "fp32" if lower is None else f"fp32 weights, {str(lower).removeprefix('torch.')} autocast"
-    output.note_setting_line(f"device {chosen}, {note}, attention sdpa")
-    return chosen
+    together = f", {world()} processes" if world() > 1 else ""
+    output.note_setting_line(f"device {device}, {note}, attention sdpa{together}")
 
 
 def _text(result: Any) -> str:

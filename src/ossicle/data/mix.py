@@ -23,7 +23,7 @@ from ossicle.registry import suggest
 
 BLOCK = 1024
 POOL_BATCHES = 16
-"""Micro-batches of like length are cut from a pool of this many."""
+"""Batches of like length are cut from a pool of this many."""
 
 
 class MixEntry(Section):
@@ -92,15 +92,16 @@ class Mix:
         return self.sources[which].sample(index)
 
     def batch_positions(self, number: int, size: int) -> list[int]:
-        """Return the positions of micro-batch `number`: of like length, from a pool of 16 micro-batches.
+        """Return the positions of effective batch `number`: of like length, from a pool of 16 batches.
 
-        Every position of the pool is in exactly one of its micro-batches.
+        Every position of the pool is in exactly one of its batches; within a batch they are sorted by length, so that
+        its micro-batches hold like lengths too.
         """
         pool, offset = divmod(number, POOL_BATCHES)
         return list(_pooled(self, pool, size)[offset])
 
     def batch(self, number: int, size: int) -> list[Sample]:
-        """Return micro-batch `number` of `size` samples."""
+        """Return effective batch `number` of `size` samples."""
         return [self.sample(position) for position in self.batch_positions(number, size)]
 
     def _block_of(self, block: int) -> tuple[np.ndarray, np.ndarray]:

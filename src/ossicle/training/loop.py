@@ -25,7 +25,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ossicle.errors import UserError
-from ossicle.training import optim
+from ossicle.training import optim, processes
 from ossicle.training.objectives.base import Objective, StageContext
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class StageRun:
         seed_step(self.context, number)
         total, count = 0.0, 0
         sums: Counter[str] = Counter()
-        for micro in range(number * accumulation, (number + 1) * accumulation):
+        for micro in processes.micro_batches(self.context.stage, number):
             batch = self.objective.batch(micro)
             with autocast(self.context.device, self.autocast):
                 out = self.objective.loss(batch)
@@ -125,11 +125,14 @@ class StageRun:
                 out.total.backward()
             total, count = total + value, count + out.count
             sums.update(out.logs)
-        return total / max(1, count), count, {name: value / accumulation for name, value in sums.items()}
+        processes.sum_gradients(list(self.named.values()))
+        names = sorted(sums)
+        total, many, *logs = processes.sum_numbers([total, count, *(sums[n] for n in names)], self.context.device)
+        means = {name: value / accumulation for name, value in zip(names, logs, strict=True)}
+        return total / max(1, many), int(many), means
 
     def _ids(self, number: int) -> list[str]:
-        accumulation = self.context.stage.accumulation
-        micros = range(number * accumulation, (number + 1) * accumulation)
+        micros = processes.micro_batches(self.context.stage, number)
         return [name for micro in micros for name in self.objective.ids(self.objective.batch(micro))]
 
     def _stop(self, number: int, value: float, what: str, ids: list[str]) -> None:
@@ -146,7 +149,7 @@ class StageRun:
 
 def seed_step(context: StageContext, number: int) -> None:
     """Start all random numbers of a step (dropout) from its own seed."""
-    torch.manual_seed(int(context.generator(number, stream=2).integers(2**62)))
+    torch.manual_seed(int(context.generator(number, stream=2 + 16 * processes.rank()).integers(2**62)))
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
@@ -211,5 +214,6 @@ def _bar(name: str, start: int, steps: int) -> Iterator[Any]:
     import sys
 
     seconds = 0.2 if sys.stderr.isatty() else 20.0
-    with tqdm(desc=name, initial=start, total=steps, unit="step", mininterval=seconds, dynamic_ncols=True) as bar:
+    shown = {"desc": name, "unit": "step", "mininterval": seconds, "dynamic_ncols": True}
+    with tqdm(initial=start, total=steps, disable=not processes.is_main(), **shown) as bar:
         yield bar

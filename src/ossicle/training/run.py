@@ -1,21 +1,19 @@
 """A whole curriculum: build, stage after stage, resume, and the finished model folder.
 
-RUN/recipe.yaml          resolved recipe
-RUN/log.jsonl            one row per optimiser step
-RUN/checkpoints/…        see `training.checkpoint`
-RUN/model/               the result, adapters folded in: what `ossicle ask --model RUN/model` takes
-RUN/result.json          what `ossicle train --json` prints
+    RUN/recipe.yaml          resolved recipe
+    RUN/log.jsonl            one row per optimiser step
+    RUN/checkpoints/…        see `training.checkpoint`
+    RUN/model/               the result, adapters folded in: what `ossicle ask --model RUN/model` takes
+    RUN/result.json          what `ossicle train --json` prints
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import platform
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from importlib import metadata
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,51 +24,16 @@ from ossicle.data.mix import Mix
 from ossicle.data.source import Source, SourceConfig, SourceContext, source_class
 from ossicle.data.stand_in import write_sets
 from ossicle.errors import ConfigError, DataError, UserError
-from ossicle.training import checkpoint, freeze, lora
+from ossicle.training import checkpoint, freeze, lora, processes
 from ossicle.training.build import Built, build
 from ossicle.training.checkpoint import Place
 from ossicle.training.loop import StageRun, run_steps
 from ossicle.training.objectives.base import Objective, StageContext
 from ossicle.training.recipe import Loaded, Recipe, Stage
+from ossicle.training.result import TrainResult, result_of, versions
 from ossicle.training.trackers import Log, Tracker, open_trackers
 
 logger = logging.getLogger(__name__)
-
-MEAN_OF = 10
-"""First and last loss are means over so many steps, or a tenth of the stage where that is less."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageResult:
-    """What a stage did.
-
-    Attributes:
-        name: Its name.
-        steps: Optimiser steps.
-        first_loss: Mean loss of its first steps.
-        last_loss: Mean loss of its last steps.
-        seconds: Sum of the steps' times.
-        trainable: Number of parameters that trained.
-        skipped: Samples left out, by reason.
-        measures: What the objective measured at the end.
-    """
-
-    name: str
-    steps: int
-    first_loss: float
-    last_loss: float
-    seconds: float
-    trainable: int
-    skipped: dict[str, int] = field(default_factory=dict)
-    measures: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainResult:
-    """What a run made: `checkpoint` is the model folder."""
-
-    stages: list[StageResult]
-    checkpoint: Path
 
 
 class Run:
@@ -108,8 +71,11 @@ class Run:
         Raises:
             UserError: Something in recipe, data or folder does not fit.
         """
-        found = self._begin(resume)
         self.check_needs()
+        if processes.is_main():
+            self._begin(resume)
+        processes.wait()
+        found = checkpoint.newest(self.out / "checkpoints") if resume else None
         sources = self.open_sources()
         built = build(self.recipe, sources)
         built.model.to(self.device)
@@ -119,8 +85,10 @@ class Run:
             self._load(built, path, place)
             self.tell(f"resumed after step {place.step} of stage '{self.recipe.stages[place.stage].name}' from {path}")
         log = Log(self.out / "log.jsonl")
-        log.cut(self._order(), place.stage, place.step)
-        with open_trackers(self.recipe.report_to, self.out, config.dump(self.recipe)) as trackers:
+        if processes.is_main():
+            log.cut(self._order(), place.stage, place.step)
+        asked = self.recipe.report_to if processes.is_main() else []
+        with open_trackers(asked, self.out, config.dump(self.recipe)) as trackers:
             for number in range(place.stage, len(self.recipe.stages)):
                 done = place if number == place.stage else Place(stage=number, step=0)
                 self._stage(
@@ -169,19 +137,19 @@ class Run:
         self.tell(f"stage '{stage.name}': {spec['root']} is not here; the small run uses synthetic clips in its form")
         return stage.model_copy(update={"objective": {**spec, "root": str(root.resolve())}})
 
-    def _begin(self, resume: bool) -> tuple[Path, Place] | None:
-        """Claim the folder; return the checkpoint to go on from."""
+    def _begin(self, resume: bool) -> None:
+        """Claim the folder for a new run, or check that it is this recipe's."""
         resolved = config.dump(self.recipe)
         written = self.out / "recipe.yaml"
         if not resume:
             if self.out.exists() and any(self.out.iterdir()):
                 raise UserError(f"{self.out}: is not empty; use --resume to go on with it, or --out for another folder")
-            return self._claim(resolved)
-        if not written.is_file():
+            self._claim(resolved)
+        elif not written.is_file():
             self.tell(f"{self.out}: nothing to resume yet, starting from the beginning")
-            return self._claim(resolved)
-        _same_recipe(written, resolved)
-        return checkpoint.newest(self.out / "checkpoints")
+            self._claim(resolved)
+        else:
+            _same_recipe(written, resolved)
 
     def _claim(self, resolved: str) -> None:
         """Make the folder, with the recipe whole in it."""
@@ -197,7 +165,7 @@ class Run:
         self, built: Built, sources: Mapping[str, Source], place: Place, path: Path | None, trackers: list[Tracker]
     ) -> None:
         """Run one stage from `place`, with the state of `path` where there is one."""
-        stage = self.recipe.stages[place.stage]
+        stage = processes.shared(self.recipe.stages[place.stage])
         mix = None
         if stage.mix:
             mix = Mix(sources, stage.mix, seed=self.recipe.seed, stage_index=place.stage)
@@ -228,18 +196,22 @@ class Run:
             self._save(built, run, Place(stage=place.stage, step=step), table)
 
         def log_row(row: dict[str, Any]) -> None:
-            for tracker in trackers:
+            for tracker in trackers if processes.is_main() else []:
                 tracker.write(row)
 
         run_steps(run, place.step, log_row=log_row, save=save)
         measures = objective.finish()
         skipped = dict(getattr(getattr(objective, "collator", None), "skips", {}))
         facts = {"trainable": sum(row.trainable for row in table), "measures": measures, "skipped": skipped}
-        trackers[0].write({"stage": stage.name, "finished": steps, **facts})
+        if processes.is_main():
+            trackers[0].write({"stage": stage.name, "finished": steps, **facts})
         save(steps)
 
     def _save(self, built: Built, run: StageRun, place: Place, table: list[freeze.PartCount]) -> None:
         """Write one checkpoint."""
+        processes.average_buffers(built.model)
+        if not processes.is_main():
+            return
         left_out = self._left_out(built, place.stage)
         facts = {
             "stage": run.context.stage.name,
@@ -272,6 +244,16 @@ class Run:
     def _finish(self, built: Built, log: Log) -> TrainResult:
         """Write the model folder and the result."""
         lora.fold(built.adapters)
+        if processes.is_main():
+            self._write_model(built)
+        processes.wait()
+        stages = [result_of(stage.name, log.rows(stage.name)) for stage in self.recipe.stages]
+        result = {"stages": [asdict(stage) for stage in stages], "checkpoint": str(self.out / "model")}
+        if processes.is_main():
+            (self.out / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+        return TrainResult(stages=stages, checkpoint=self.out / "model")
+
+    def _write_model(self, built: Built) -> None:
         folder, temporary = self.out / "model", self.out / ("model" + checkpoint.WRITING)
         shutil.rmtree(temporary, ignore_errors=True)
         built.model.eval().save_pretrained(temporary)
@@ -279,10 +261,6 @@ class Run:
         (temporary / "recipe.yaml").write_text(config.dump(self.recipe), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         temporary.replace(folder)
-        stages = [_result(stage, log.rows(stage.name)) for stage in self.recipe.stages]
-        result = {"stages": [asdict(stage) for stage in stages], "checkpoint": str(folder)}
-        (self.out / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-        return TrainResult(stages=stages, checkpoint=folder)
 
 
 def prepare(model: Any, stage: Stage) -> list[str]:
@@ -310,17 +288,6 @@ def build_objective(stage: Stage, context: StageContext) -> Objective:
     return objective
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of what numbers depend on."""
-    named = {}
-    for package in ("ossicle", "torch", "transformers", "tokenizers", "safetensors", "peft", "numpy"):
-        try:
-            named[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {**named, "python": platform.python_version(), "machine": platform.machine()}
-
-
 def _sources_of(mix: Mix | None) -> dict[str, Source]:
     return dict(zip(mix.names, mix.sources, strict=True)) if mix is not None else {}
 
@@ -332,44 +299,3 @@ def _same_recipe(written: Path, resolved: str) -> None:
         pairs = zip(before.splitlines(), resolved.splitlines(), strict=False)
         old, new = next(((a, b) for a, b in pairs if a != b), ("its end", "more"))
         raise ConfigError(f"{written}: the run was begun with '{old.strip()}', now it says '{new.strip()}'; use --out")
-
-
-def _result(stage: Stage, rows: list[dict[str, Any]]) -> StageResult:
-    """Return a stage's result from its rows in the log."""
-    steps = [row for row in rows if "loss" in row]
-    end: dict[str, Any] = next((row for row in reversed(rows) if "finished" in row), {})
-    some = max(1, min(MEAN_OF, len(steps) // 10))
-    losses = [row["loss"] for row in steps]
-    return StageResult(
-        name=stage.name,
-        steps=len(steps),
-        first_loss=sum(losses[:some]) / some,
-        last_loss=sum(losses[-some:]) / some,
-        seconds=round(sum(row["seconds"] for row in steps), 2),
-        trainable=end.get("trainable", 0),
-        skipped=end.get("skipped", {}),
-        measures=end.get("measures", {}),
-    )
-
-
-def free_folder(root: Path, name: str, *, resume: bool = False) -> Path:
-    """Return the folder of a new run under `root`, or with `resume` of the last one.
-
-    Example:
-        >>> free_folder(Path("nowhere"), "nano").as_posix()
-        'nowhere/nano'
-    """
-    taken = sorted(
-        (p for p in root.glob(f"{name}*") if _number(p.name, name)), key=lambda p: _number(p.name, name) or 0
-    )
-    if resume:
-        return taken[-1] if taken else root / name
-    last = _number(taken[-1].name, name) if taken else 0
-    return root / (f"{name}-{(last or 0) + 1}" if taken else name)
-
-
-def _number(folder: str, name: str) -> int | None:
-    rest = folder.removeprefix(name)
-    if rest == "":
-        return 1
-    return int(rest[1:]) if rest[:1] == "-" and rest[1:].isdigit() else None

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ossicle.errors import require
+from ossicle.errors import MissingExtraError, require
 
 
 class Tracker(Protocol):
@@ -78,7 +78,10 @@ class WeightsAndBiases:
     def __init__(self, folder: Path, recipe: str) -> None:
         import yaml
 
-        wandb = require("wandb", "train")
+        try:
+            import wandb
+        except ModuleNotFoundError:
+            raise MissingExtraError("'wandb' is not installed, and report_to names it: pip install wandb") from None
         self.run = wandb.init(dir=str(folder), name=folder.name, config=yaml.safe_load(recipe))
 
     def write(self, row: dict[str, Any]) -> None:

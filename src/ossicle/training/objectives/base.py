@@ -93,7 +93,8 @@ class Objective(nn.Module):
     def batch(self, step: int) -> Any:
         """Return the micro-batch number `step`, on the device: a pure function of (seed, stage, step).
 
-        `step` counts micro-batches: optimiser step s of a stage with accumulation a uses `s*a … s*a + a-1`.
+        `step` counts micro-batches: optimiser step s of a stage with accumulation a uses `s*a … s*a + a-1`, divided
+        among the processes where there are several.
         """
         raise NotImplementedError
 

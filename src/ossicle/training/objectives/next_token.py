@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -20,8 +21,9 @@ from tqdm import tqdm
 
 from ossicle.data.cache import FeatureCache
 from ossicle.data.collate import Batch, Collator, perturb
-from ossicle.data.sample import Audio
+from ossicle.data.sample import Audio, Sample
 from ossicle.errors import ConfigError
+from ossicle.training import processes
 from ossicle.training.freeze import part_of
 from ossicle.training.objectives.base import Objective, ObjectiveConfig, StageContext, StepLoss
 from ossicle.types import AudioTokens
@@ -67,6 +69,7 @@ class NextToken(Objective):
             raise ConfigError(
                 f"stage '{stage.name}': disturbing features needs frozen encoders, but {trains[0]} trains"
             )
+        self._samples = lru_cache(maxsize=2)(self._whole)
         cache = self._cache() if stage.feature_cache else None
         self.collator = Collator(
             context.processor,
@@ -77,12 +80,18 @@ class NextToken(Objective):
         )
 
     def batch(self, step: int) -> Batch:
-        """Return micro-batch `step` of the mix."""
-        stage, context = self.context.stage, self.context
-        samples = context.data.batch(step, stage.micro)
-        samples = perturb(samples, stage.audio_dropout, stage.audio_shuffle, context.generator(step))
-        batch = self.collator(samples, device=context.device)
+        """Return micro-batch `step`: a slice of its effective batch, which does not depend on the slicing."""
+        stage = self.context.stage
+        number, slice_ = divmod(step, stage.accumulation)
+        samples = self._samples(number)[slice_ * stage.micro : (slice_ + 1) * stage.micro]
+        batch = self.collator(samples, device=self.context.device)
         return self._disturbed(batch, step) if self.config.disturbs else batch
+
+    def _whole(self, number: int) -> list[Sample]:
+        """Return the samples of effective batch `number`."""
+        stage, context = self.context.stage, self.context
+        samples = context.data.batch(number, stage.batch_size)
+        return perturb(samples, stage.audio_dropout, stage.audio_shuffle, context.generator(number))
 
     def loss(self, batch: Batch) -> StepLoss:
         """Return the summed cross-entropy over the batch's label tokens."""
@@ -97,11 +106,13 @@ class NextToken(Objective):
             why = f"source '{endless[0]}' never repeats a clip" if endless else "there is no folder for it"
             raise ConfigError(f"stage '{context.stage.name}': feature_cache cannot be used: {why}")
         dtype = torch.float32 if context.stage.precision == "fp32" else torch.float16
-        cache = FeatureCache(context.cache_dir / "features", context.model, dtype=dtype)
-        with tqdm(desc=f"{context.stage.name}: features", unit="clip", mininterval=1.0) as bar:
-            for done in cache.fill(self._audios()):
-                bar.update(done)
-        return cache
+        folder = context.cache_dir / "features"
+        if processes.is_main():
+            with tqdm(desc=f"{context.stage.name}: features", unit="clip", mininterval=1.0) as bar:
+                for done in FeatureCache(folder, context.model, dtype=dtype).fill(self._audios()):
+                    bar.update(done)
+        processes.wait()
+        return FeatureCache(folder, context.model, dtype=dtype)
 
     def _audios(self) -> Iterator[Audio]:
         """Yield the clips that the stage will draw, in the order of the sources."""
