@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from ossicle.errors import DataError
-from ossicle.registry import suggest
+from ossicle.errors import DataError, suggest
 
 AUDIO_TAG = "<audio>"
 

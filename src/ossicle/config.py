@@ -18,8 +18,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ossicle.errors import ConfigError
-from ossicle.registry import suggest
+from ossicle.errors import ConfigError, suggest
 
 Location = tuple[int | str, ...]
 

@@ -15,6 +15,7 @@ fault: exit code 1.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from types import ModuleType
 
@@ -49,6 +50,17 @@ class UnsupportedError(UserError):
 
 class MissingExtraError(UserError):
     """An optional dependency that is not installed."""
+
+
+def suggest(word: str, known: list[str]) -> str:
+    """Return `did you mean 'x'?` for a near miss, else the list of what is known.
+
+    Example:
+        >>> suggest("whispr", ["whisper", "ast"])
+        "did you mean 'whisper'?"
+    """
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known))}"
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -7,13 +7,12 @@ file, one line there, one test. Other packages add names through the entry point
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from ossicle.errors import ConfigError
+from ossicle.errors import ConfigError, suggest
 
 
 @cache
@@ -31,12 +30,6 @@ def names(room: str) -> dict[str, str]:
     }
     table.update({entry.name: entry.value for entry in entry_points(group=package)})
     return table
-
-
-def suggest(word: str, known: list[str]) -> str:
-    """Return ` Did you mean 'x'?` for a near miss, else the list of what is known."""
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known))}"
 
 
 def lookup(room: str, name: str) -> Any:

@@ -21,7 +21,7 @@ from ossicle import registry
 from ossicle.config import Section, validate
 from ossicle.connectors.base import Connector, ConnectorConfig, build_connector
 from ossicle.encoders.base import Encoder, EncoderConfig, build_encoder
-from ossicle.errors import ConfigError
+from ossicle.errors import ConfigError, suggest
 from ossicle.integration.base import Integration, IntegrationConfig, build_integration
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def plan(streams: Sequence[dict[str, Any]]) -> list[StreamPlan]:
             if config.encoder not in plans:
                 raise ConfigError(
                     f"streams.{number}: encoder '{config.encoder}' is not an earlier stream; "
-                    f"{registry.suggest(config.encoder, list(plans))}"
+                    f"{suggest(config.encoder, list(plans))}"
                 )
             owner, encoder = plans[config.encoder].owner, plans[config.encoder].encoder
         else:

@@ -16,8 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ossicle.errors import ConfigError
-from ossicle.registry import suggest
+from ossicle.errors import ConfigError, suggest
 
 SUMMARY_TOKENS = 16
 QFORMER_REDUCTION = 8

@@ -67,8 +67,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check_verb(verb: str | None, *, completing: bool) -> None:
-    from ossicle.errors import UserError
-    from ossicle.registry import suggest
+    from ossicle.errors import UserError, suggest
 
     if verb is not None and not completing and verb not in available():
         raise UserError(f"'{verb}' is no verb of ossicle; {suggest(verb, list(available()))}; see 'ossicle --help'")

@@ -29,8 +29,7 @@ def command(
 
     Example: ossicle list encoders
     """
-    from ossicle.errors import ConfigError
-    from ossicle.registry import suggest
+    from ossicle.errors import ConfigError, suggest
 
     kinds = [*ROOMS, "sources", "recipes", "tasks", "models"]
     if what not in kinds:

@@ -18,8 +18,7 @@ import numpy as np
 from ossicle.config import Section
 from ossicle.data.sample import Sample
 from ossicle.data.source import Source
-from ossicle.errors import ConfigError
-from ossicle.registry import suggest
+from ossicle.errors import ConfigError, suggest
 
 BLOCK = 1024
 POOL_BATCHES = 16

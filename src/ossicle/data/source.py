@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from ossicle import registry
 from ossicle.config import Section
 from ossicle.data.sample import Sample
-from ossicle.errors import ConfigError, DataError
+from ossicle.errors import ConfigError, DataError, suggest
 
 TEXT_SAMPLES = 2000
 """Endless sources show this many samples to a tokenizer that trains on their text."""
@@ -140,7 +140,7 @@ def source_class(kind: str) -> type[Source]:
     """
     rooms = {name: room for room in ("questions", "data") for name in _names(room)}
     if kind not in rooms:
-        raise ConfigError(f"unknown kind of source '{kind}'; {registry.suggest(kind, list(rooms))}")
+        raise ConfigError(f"unknown kind of source '{kind}'; {suggest(kind, list(rooms))}")
     return registry.lookup(rooms[kind], kind)  # type: ignore[no-any-return]
 
 

@@ -17,8 +17,7 @@ from pydantic import Field
 
 from ossicle.data.sample import MadeAudio, Sample, question
 from ossicle.data.source import Source, SourceConfig, SourceContext
-from ossicle.errors import ConfigError
-from ossicle.registry import suggest
+from ossicle.errors import ConfigError, suggest
 from ossicle.types import SAMPLE_RATE_HZ, Waveform
 
 EASY = ("rain", "siren", "bell", "engine", "bird", "beeps", "bass drum", "plucked string")

@@ -26,8 +26,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ossicle.encoders.base import Encoder, EncoderConfig
-from ossicle.errors import CheckpointError, ConfigError
-from ossicle.registry import suggest
+from ossicle.errors import CheckpointError, ConfigError, suggest
 
 log = logging.getLogger(__name__)
 

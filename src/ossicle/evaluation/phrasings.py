@@ -11,8 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from ossicle.errors import ConfigError, DataError
-from ossicle.registry import suggest
+from ossicle.errors import ConfigError, DataError, suggest
 
 FILE = Path(__file__).with_name("phrasings.yaml")
 

@@ -25,8 +25,7 @@ import yaml
 from pydantic import Field
 
 from ossicle.config import Section, validate
-from ossicle.errors import ConfigError, DataError
-from ossicle.registry import suggest
+from ossicle.errors import ConfigError, DataError, suggest
 from ossicle.types import Waveform
 
 HERE = Path(__file__).with_name("tasks")

@@ -107,8 +107,7 @@ def forced_weights(choice: Any, names: list[str]) -> Tensor:
     Raises:
         ConfigError: No such weak encoder.
     """
-    from ossicle.errors import ConfigError
-    from ossicle.registry import suggest
+    from ossicle.errors import ConfigError, suggest
 
     if isinstance(choice, Tensor) or (isinstance(choice, list) and any(isinstance(x, float) for x in choice)):
         weights = torch.as_tensor(choice, dtype=torch.float32)

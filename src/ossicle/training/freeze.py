@@ -18,8 +18,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ossicle.errors import ConfigError
-from ossicle.registry import suggest
+from ossicle.errors import ConfigError, suggest
 
 ROUTER = re.compile(r"(^|\.)\w*router\w*(\.|$)")
 LORA = re.compile(r"(^|\.)lora_")

@@ -28,7 +28,7 @@ from ossicle import config, registry
 from ossicle.config import Document, Section
 from ossicle.data.mix import MixEntry
 from ossicle.data.source import SourceConfig, source_class
-from ossicle.errors import ConfigError
+from ossicle.errors import ConfigError, suggest
 from ossicle.streams import StreamConfig, plan
 from ossicle.training.optim import Schedule
 
@@ -274,9 +274,7 @@ def find(name: str) -> Path:
         raise ConfigError(f"recipe '{name}': no such file; 'ossicle list recipes' shows those that ship")
     inside = FOLDER / f"{name}.yaml"
     if not inside.is_file():
-        raise ConfigError(
-            f"recipe '{name}': neither a file nor a recipe of ossicle; {registry.suggest(name, shipped())}"
-        )
+        raise ConfigError(f"recipe '{name}': neither a file nor a recipe of ossicle; {suggest(name, shipped())}")
     return inside
 
 
@@ -324,7 +322,7 @@ def check_parts(recipe: Recipe, document: Document) -> None:
             if entry.source not in recipe.data:
                 raise ConfigError(
                     f"{document.place((*at, 'mix', place, 'source'))}: '{entry.source}' is no source under 'data'; "
-                    f"{registry.suggest(entry.source, list(recipe.data))}"
+                    f"{suggest(entry.source, list(recipe.data))}"
                 )
         names = [other.name for other in recipe.stages[:number]]
         if stage.name in names:

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ossicle.errors import AudioError, DataError
-from ossicle.registry import suggest
+from ossicle.errors import AudioError, DataError, suggest
 from ossicle.types import SAMPLE_RATE_HZ, Waveform
 from ossicle.world.sounds import SOURCES, Source
 from ossicle.world.speech import Voice, say

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ossicle.errors import DataError
-from ossicle.registry import suggest
+from ossicle.errors import DataError, suggest
 from ossicle.types import SAMPLE_RATE_HZ
 from ossicle.world.sounds.shape import fade
 
