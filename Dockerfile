@@ -1,6 +1,6 @@
 # ossicle on a CPU, not as root: `docker build -t ossicle .`, then
 #   docker run --rm -v "$PWD:/clips:ro" ossicle ask /clips/yours.wav "What do you hear?"
-#   docker run --rm -p 8000:8000 -e OSSICLE_API_KEY=secret ossicle serve nano --host 0.0.0.0 --port 8000
+#   docker run --rm -p 8000:8000 -e OSSICLE_API_KEY=secret ossicle
 FROM python:3.12-slim
 
 RUN apt-get update && apt-get install -y --no-install-recommends espeak-ng && rm -rf /var/lib/apt/lists/* \
@@ -18,4 +18,4 @@ WORKDIR /home/ossicle
 EXPOSE 8000
 HEALTHCHECK CMD python -c "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/health', timeout=3)"
 ENTRYPOINT ["ossicle"]
-CMD ["--help"]
+CMD ["serve", "nano", "--host", "0.0.0.0", "--port", "8000"]
