@@ -51,6 +51,7 @@ def changed(change: Any) -> dict[str, Any]:
         (lambda v: v["stages"][0].update(micro_batch_size=3), "name: align", "no multiple of 'micro_batch_size' 3"),
         (lambda v: v["data"]["sounds"].update(clip=1), "clip: 1", "did you mean 'clip_s'?"),
         (lambda v: v["data"]["sounds"].update(kind="world_sound"), "world_sound\n", "did you mean 'world_sounds'?"),
+        (lambda v: v["stages"][1]["train"].append("conector"), "- conector", "did you mean 'connector'?"),
         (lambda v: v["stages"][1].update(name="align"), "", "two stages are called 'align'"),
         (lambda v: v["model"].pop("language_model"), "model:", "give 'language_model' and 'streams', or 'start'"),
     ],

@@ -68,6 +68,8 @@ class SourceContext:
     def path(self, text: str) -> Path:
         """Return a path of the recipe: `${VARIABLES}` and `~` filled in, relative to the recipe's folder or to here."""
         path = Path(Template(text).safe_substitute(os.environ)).expanduser()
+        if "${" in str(path):  # a variable that is not set: nothing is there, and the message should show its name
+            return path
         beside = self.folder / path
         return beside if beside.exists() or not path.exists() else path
 

@@ -16,6 +16,7 @@ A recipe is a name that ships with ossicle or a file; `base:` names another one 
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from ossicle.data.mix import MixEntry
 from ossicle.data.source import SourceConfig, source_class
 from ossicle.errors import ConfigError, suggest
 from ossicle.streams import StreamConfig, plan
+from ossicle.training.freeze import PARTS
 from ossicle.training.optim import Schedule
 
 FOLDER = Path(__file__).parent.parent / "recipes"
@@ -324,6 +326,11 @@ def check_parts(recipe: Recipe, document: Document) -> None:
                     f"{document.place((*at, 'mix', place, 'source'))}: '{entry.source}' is no source under 'data'; "
                     f"{suggest(entry.source, list(recipe.data))}"
                 )
+        for place, pattern in enumerate(stage.train):
+            near = difflib.get_close_matches(pattern, PARTS, n=1, cutoff=0.8)
+            if pattern not in PARTS and near:
+                where = document.place((*at, "train", place))
+                raise ConfigError(f"{where}: '{pattern}' is no part of a model; did you mean '{near[0]}'?")
         names = [other.name for other in recipe.stages[:number]]
         if stage.name in names:
             raise ConfigError(f"{document.place((*at, 'name'))}: two stages are called '{stage.name}'")
