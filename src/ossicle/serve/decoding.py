@@ -1,6 +1,6 @@
 """One answer, a token at a time, so that several can be made in turn and each be stopped at any token.
 
-    prompt ──► Listener (handles) ──► prefill ──► token ──► token ──► …       one K/V cache per answer
+    prompt ──► Listener (handles) ──► prefill ──take──► token ──► Batch.step ──take──► token ──► …
 
 Source: our choice. Greedy tokens are those of `generate` with the same settings.
 """
@@ -8,7 +8,6 @@ Source: our choice. Greedy tokens are those of `generate` with the same settings
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,18 +17,26 @@ from transformers import DynamicCache
 from ossicle.errors import DataError
 from ossicle.inference.engine import Engine
 from ossicle.inference.handles import Heard, Listener
+from ossicle.integration.memory import AudioMemory
 from ossicle.serve.job import Done, Event, Job, Piece, Sampling
 from ossicle.serve.limits import ApiError
 from ossicle.serve.speech import Speech
 
 
 class Generation:
-    """An answer under way.
+    """An answer under way: one row of a `Batch`.
 
     Args:
         engine: The model.
         listener: Hears clips through handles.
         job: What is asked.
+
+    Attributes:
+        token: The last token, not yet run.
+        position: Its position.
+        cache: K/V of the prompt, until a batch takes it over.
+        memory: The clips.
+        over: The answer is finished.
 
     Raises:
         ApiError: The conversation does not fit the template or the context.
@@ -41,39 +48,20 @@ class Generation:
         self.speech = Speech(engine.processor.tokenizer, job.sampling.stop)
         self.heard: Heard | None = None
         self.cache: Any = None
-        self.position = 0
+        self.token = self.position = self.num_tokens = 0
+        self.over = False
         self.first_token_s = 0.0
-        self.num_tokens = 0
-        self.ends = _ends(engine)
-        self.generator = _generator(job.sampling)
+        self._ends = _ends(engine)
+        self._generator = _generator(job.sampling)
         self._told: list[dict[str, Any]] = []
 
-    def events(self) -> Iterator[Event | None]:
-        """Make the answer; yields after every token, None where there is nothing to send yet."""
-        most = self.job.sampling.max_tokens
-        token, chances = self._choose(self._prefill())
-        self.first_token_s = time.monotonic() - self.job.received
-        reason = "length"
-        while True:
-            self.num_tokens += 1
-            if token in self.ends:
-                reason = "stop"
-                break
-            piece = self.speech.push(token)
-            self._tell(token, chances)
-            if self.speech.stopped:
-                reason = "stop"
-                yield self._piece(piece)
-                break
-            yield self._piece(piece)
-            if self.num_tokens >= most:
-                break
-            token, chances = self._choose(self._next(token))
-        yield self._piece(self.speech.finish())
-        yield self._done(reason)
+    @property
+    def memory(self) -> AudioMemory | None:
+        """What the decoder needs of the clips."""
+        return self.heard.memory if self.heard is not None else None
 
     @torch.inference_mode()
-    def _prefill(self) -> Tensor:
+    def prefill(self) -> Tensor:
         """Run the prompt; return (V,) logits of the first token."""
         model = self.engine.model
         ids = torch.tensor([self.ids], device=model.device)
@@ -87,36 +75,38 @@ class Generation:
             self.heard.memory.keep = True
             positions = self.heard.placement.positions
         self.position = int(positions[0, -1])
-        self.cache = DynamicCache(config=model.language_model.config)
-        return self._run(ids, positions)
-
-    @torch.inference_mode()
-    def _next(self, token: int) -> Tensor:
-        """Run one more token; return (V,) logits of the one after."""
-        self.position += 1
-        device = self.engine.model.device
-        return self._run(torch.tensor([[token]], device=device), torch.tensor([[self.position]], device=device))
-
-    def _run(self, ids: Tensor, positions: Tensor) -> Tensor:
-        past = self.cache.get_seq_length()
-        out = self.engine.model(
+        self.cache = DynamicCache()
+        out = model(
             input_ids=ids,
-            attention_mask=torch.ones(1, past + ids.shape[1], dtype=torch.long, device=ids.device),
+            attention_mask=mask,
             position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
-            audio_memory=self.heard.memory if self.heard is not None else None,
+            audio_memory=self.memory,
         )
         logits: Tensor = out.logits[0, -1].float()
-        processor = self.engine.processor
-        logits[[processor.audio_token_id, processor.audio_slot_id]] = float("-inf")
         return logits
 
-    def _choose(self, logits: Tensor) -> tuple[int, Tensor]:
-        """Return the next token and (V,) log-probabilities before temperature."""
-        with torch.inference_mode():
-            return choose(logits, self.job.sampling, self.generator), logits
+    @torch.inference_mode()
+    def take(self, logits: Tensor) -> list[Event]:
+        """Choose the next token from (V,) logits; return what there is to send."""
+        processor = self.engine.processor
+        logits[[processor.audio_token_id, processor.audio_slot_id]] = float("-inf")
+        self.token = choose(logits, self.job.sampling, self._generator)
+        self.num_tokens += 1
+        self.position += 1
+        if self.num_tokens == 1:
+            self.first_token_s = time.monotonic() - self.job.received
+        ended = self.token in self._ends
+        text = "" if ended else self.speech.push(self.token)
+        if not ended:
+            self._tell(self.token, logits)
+        ended = ended or self.speech.stopped
+        self.over = ended or self.num_tokens >= self.job.sampling.max_tokens
+        if not self.over:
+            return self._pieces(text)
+        return [*self._pieces(text + self.speech.finish()), self._done("stop" if ended else "length")]
 
     def _tell(self, token: int, logits: Tensor) -> None:
         """Note a token's log-probability where asked for."""
@@ -132,10 +122,10 @@ class Generation:
         text = str(self.engine.processor.tokenizer.decode([token]))
         return {"token": text, "logprob": max(chance, -9999.0), "bytes": list(text.encode("utf-8", "replace"))}
 
-    def _piece(self, text: str) -> Piece | None:
+    def _pieces(self, text: str) -> list[Event]:
         told, self._told = self._told, []
         asked = self.job.sampling.top_logprobs is not None
-        return Piece(text=text, logprobs=told if asked else None) if text or told else None
+        return [Piece(text=text, logprobs=told if asked else None)] if text or told else []
 
     def _done(self, reason: str) -> Done:
         heard, slot = self.heard, self.engine.processor.audio_slot_id

@@ -11,15 +11,16 @@ import html
 import os
 import queue
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from ossicle.errors import AudioError, MissingExtraError, require
-from ossicle.inference.store import recording
+from ossicle.errors import MissingExtraError, require
+from ossicle.inference.store import Recording
 from ossicle.serve.job import Done, Event, Failed, Job, Piece, Sampling
 from ossicle.serve.limits import ApiError
 from ossicle.serve.state import State
-from ossicle.types import Waveform
+from ossicle.types import SAMPLE_RATE_HZ, Waveform
 
 PLAIN = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>ossicle</title>'
@@ -109,7 +110,7 @@ def build_blocks(state: State) -> Any:
     from ossicle.world import demo
 
     scenes = {scene.title: str(scene.path) for scene in demo.scenes()}
-    desk = Desk(state)
+    desk = Desk(state, unchanged=gradio.skip)
     with gradio.Blocks(title=f"ossicle: {state.name}", analytics_enabled=False) as blocks:
         gradio.Markdown(f"## ossicle · {html.escape(state.name)}\nRecord, drop or pick a clip, then ask about it.")
         with gradio.Row():
@@ -131,10 +132,15 @@ def build_blocks(state: State) -> Any:
 
 
 class Desk:
-    """What the page's controls do."""
+    """What the page's controls do.
 
-    def __init__(self, state: State) -> None:
-        self.state = state
+    Args:
+        state: The server.
+        unchanged: Gives what leaves a control as it is.
+    """
+
+    def __init__(self, state: State, unchanged: Callable[[], Any]) -> None:
+        self.state, self.unchanged = state, unchanged
 
     def look(self, path: str | None) -> tuple[Any, list[Any], str]:
         """Show a clip; a new clip begins a new conversation."""
@@ -143,46 +149,39 @@ class Desk:
         from ossicle.serve.picture import spectrogram
 
         try:
-            return spectrogram(self._wave(path)), [], ""
-        except (AudioError, ApiError) as error:
-            return None, [], f"**That cannot be heard:** {html.escape(_reason(error))}"
+            return spectrogram(_wave(self._clip(path))), [], ""
+        except ApiError as error:
+            return None, [], f"**That cannot be heard:** {html.escape(str(error))}"
 
     def ask(
         self, path: str | None, question: str, talk: list[dict[str, Any]] | None, when: bool
     ) -> Iterator[tuple[list[dict[str, Any]], str, Any]]:
         """Stream an answer, then what it took, then when the model listened."""
-        gradio = require("gradio", "ui")
         talk = [*(talk or []), {"role": "user", "content": question}, {"role": "assistant", "content": ""}]
         try:
-            wave = self._wave(path) if path else None
-            for event in self._events(talk[:-1], wave):
+            clip = self._clip(path) if path else None
+            for event in self._events(talk[:-1], clip):
                 if isinstance(event, Piece):
                     talk[-1]["content"] += event.text
-                    yield talk, "", gradio.skip()
+                    yield talk, "", self.unchanged()
                 elif isinstance(event, Done):
-                    yield talk, told(event), gradio.skip()
-            if when and wave is not None and wave.duration_s <= LISTEN_S:
-                yield talk, told(event), self._when(wave, question, talk[-1]["content"])
-        except (AudioError, ApiError) as error:
+                    yield talk, told(event), self.unchanged()
+            if when and clip is not None and clip.num_samples <= LISTEN_S * SAMPLE_RATE_HZ:
+                yield talk, told(event), self._when(_wave(clip), question, talk[-1]["content"])
+        except ApiError as error:
             talk[-1]["content"] = "…"
-            yield talk, f"**No answer:** {html.escape(_reason(error))}", gradio.skip()
+            yield talk, f"**No answer:** {html.escape(str(error))}", self.unchanged()
 
-    def _wave(self, path: str) -> Waveform:
-        """Return the clip within the server's limits."""
-        from ossicle.audio.io import load_audio
+    def _clip(self, path: str) -> Recording:
+        """Return the clip within the server's limits; its bytes are read here, so that no error names a path."""
+        return self.state.media.decode(Path(path).read_bytes())
 
-        most_s = self.state.limits.audio_s
-        wave = load_audio(path, duration_s=most_s + 1)
-        if wave.duration_s > most_s:
-            raise ApiError(f"the clip is longer than {most_s:g} s")
-        return wave
-
-    def _events(self, talk: list[dict[str, Any]], wave: Waveform | None) -> Iterator[Event]:
+    def _events(self, talk: list[dict[str, Any]], clip: Recording | None) -> Iterator[Event]:
         """Ask the worker; the clip stands before the first question."""
         from ossicle.serve.media import untagged
 
         messages = [{"role": turn["role"], "content": untagged(_text(turn["content"]))} for turn in talk]
-        clips = [recording(wave)] if wave is not None else []
+        clips = [clip] if clip is not None else []
         messages[0]["content"] = "<audio>" * len(clips) + messages[0]["content"]
         events: queue.Queue[Event] = queue.Queue()
         limit_s = self.state.limits.deadline_s
@@ -229,11 +228,10 @@ def told(done: Done) -> str:
     return line + (f" · {done.hits} handle hits saved {done.saved_s * 1000:.0f} ms" if done.hits else "")
 
 
-def _reason(error: Exception) -> str:
-    """Return an error without the path of a temporary file."""
-    text = str(error)
-    head, found, rest = text.partition(": ")
-    return rest if found and os.sep in head else text
+def _wave(clip: Recording) -> Waveform:
+    """Return a recording's samples as a waveform."""
+    assert clip.samples is not None
+    return Waveform(samples=clip.samples)
 
 
 def _text(content: Any) -> str:

@@ -1,10 +1,10 @@
-"""The one thread that runs the model: answers are made in turn, a token of each at a time.
+"""The one thread that runs the model: answers are decoded together, and join and leave at any token.
 
-    waiting ──(a place is free)──► running: a₁ b₁ c₁ a₂ b₂ c₂ …      a new question joins at the next token
+    waiting ──one at a time: prefill──► running: [a₁ b₁ c₁] [a₂ b₂ c₂ d₁] [a₃ c₃ d₂] …
 
-So a short question does not wait for a long answer to end. A queue that is full refuses, deadlines and clients that
-went away end an answer at its next token. Source: our choice (iteration-level scheduling: Orca, OSDI 2022, §3.1;
-without its batching).
+So a short question does not wait for a long answer to end; a long prompt delays the others once, by its own prefill. A
+queue that is full refuses, deadlines and clients that went away end an answer at its next token. Source:
+iteration-level scheduling as in Orca (OSDI 2022), §3.1.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
 from ossicle.inference.engine import Engine
 from ossicle.inference.handles import Listener
 from ossicle.inference.store import HandleStore
+from ossicle.serve.batch import Batch
 from ossicle.serve.decoding import Generation
 from ossicle.serve.job import Done, Event, Failed, Job
 from ossicle.serve.limits import ApiError, Limits
@@ -44,11 +45,11 @@ class Worker:
         self.listener = Listener(engine.model, store)
         self._waiting: deque[Job] = deque()
         self._calls: deque[tuple[Callable[[Engine], Any], Future[Any]]] = deque()
-        self._running: list[tuple[Job, Iterator[Event | None]]] = []
+        self._batch = Batch(engine.model)
         self._wake = threading.Condition()
         self._closing = False
         metrics.gauge("ossicle_requests_waiting", lambda: len(self._waiting))
-        metrics.gauge("ossicle_requests_running", lambda: len(self._running))
+        metrics.gauge("ossicle_requests_running", lambda: len(self._batch.rows))
         metrics.gauge("ossicle_handles_bytes", lambda: store.num_bytes)
         metrics.gauge("ossicle_handles_hits_total", lambda: store.hits)
         metrics.gauge("ossicle_handles_misses_total", lambda: store.misses)
@@ -90,27 +91,25 @@ class Worker:
     def _loop(self) -> None:
         while True:
             with self._wake:
-                while not (self._waiting or self._running or self._calls or self._closing):
+                while not (self._waiting or self._batch.rows or self._calls or self._closing):
                     self._wake.wait()
                 if self._closing:
                     break
-                joined = []
-                while self._waiting and len(self._running) + len(joined) < self.limits.running:
-                    joined.append(self._waiting.popleft())
+                place = len(self._batch.rows) < self.limits.running
+                job = self._waiting.popleft() if self._waiting and place else None
                 calls, self._calls = list(self._calls), deque()
             for do, future in calls:
                 self._do(do, future)
-            for job in joined:
-                self._running.append((job, self._answer(job)))
-            self._running = [(job, events) for job, events in self._running if self._step(job, events)]
-        for job in (*self._waiting, *(job for job, _ in self._running)):
+            if job is not None and self._wanted(job):
+                self._begin(job)
+            self._batch.leave([row for row in self._batch.rows if not self._wanted(row.job)])
+            if self._batch.rows:
+                self._step()
+        for job in (*self._waiting, *(row.job for row in self._batch.rows)):
             job.emit(Failed(error=ApiError("the server is stopping", status=503, code="stopping")))
 
-    def _answer(self, job: Job) -> Iterator[Event | None]:
-        yield from Generation(self.engine, self.listener, job).events()
-
-    def _step(self, job: Job, events: Iterator[Event | None]) -> bool:
-        """Make one token of an answer; return whether it goes on."""
+    def _wanted(self, job: Job) -> bool:
+        """Return whether an answer is still worth making; say so where it is too late."""
         if job.cancelled.is_set():
             self.metrics.count("ossicle_refused_total", reason="cancelled")
             return False
@@ -118,20 +117,39 @@ class Worker:
             self.metrics.count("ossicle_refused_total", reason="deadline")
             job.emit(Failed(error=ApiError("the deadline has passed", status=504, code="deadline_exceeded")))
             return False
+        return True
+
+    def _begin(self, job: Job) -> None:
+        """Prefill a question and let it join the others."""
         try:
-            event = next(events)
+            row = Generation(self.engine, self.listener, job)
+            self._emit(job, row.take(row.prefill()))
+            if not row.over:
+                self._batch.join(row)
         except ApiError as error:
             job.emit(Failed(error=error))
-            return False
         except Exception as error:  # noqa: BLE001 - one broken answer must not end all others; it is logged and told
             job.emit(Failed(error=_explained(error)))
-            return False
-        if event is not None:
+
+    def _step(self) -> None:
+        """Make one token of every answer."""
+        rows = list(self._batch.rows)
+        try:
+            for row, logits in zip(rows, self._batch.step(), strict=True):
+                self._emit(row.job, row.take(logits))
+        except Exception as error:  # noqa: BLE001 - these answers end, the server goes on; it is logged and told
+            told = _explained(error)
+            for row in rows:
+                row.job.emit(Failed(error=told))
+            self._batch = Batch(self.engine.model)
+            return
+        self._batch.leave([row for row in rows if row.over])
+
+    def _emit(self, job: Job, events: list[Event]) -> None:
+        for event in events:
             job.emit(event)
-        if isinstance(event, Done):
-            self._count(event)
-            return False
-        return True
+            if isinstance(event, Done):
+                self._count(event)
 
     def _do(self, do: Callable[[Engine], Any], future: Future[Any]) -> None:
         try:
