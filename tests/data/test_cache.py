@@ -16,7 +16,7 @@ from ossicle.data.sample import AudioRef, MadeAudio, Sample, identity, question,
 from ossicle.errors import AudioError, ConfigError, DataError
 from ossicle.model import AudioLM, AudioLMConfig
 from ossicle.processor import AudioProcessor
-from ossicle.tiny_decoders import tiny_decoder_config
+from ossicle.tiny import tiny_decoder_config
 from ossicle.training import freeze
 from ossicle.training.tokenizer import train_bpe
 from ossicle.types import Waveform

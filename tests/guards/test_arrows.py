@@ -12,7 +12,7 @@ ORDER = [
     {"world", "encoders"},
     {"connectors", "mixtures"},
     {"integration"},
-    {"chat", "loss", "streams", "model", "processor", "tiny_decoders", "tiny"},
+    {"chat", "loss", "streams", "model", "processor", "tiny"},
     {"data", "questions", "training", "evaluation", "inference", "bench"},
     {"adapt", "study", "demo"},
     {"serve"},

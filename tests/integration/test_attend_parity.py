@@ -9,7 +9,7 @@ import torch
 
 from integration.naive_lal import naive_logits
 from integration.tiny_models import clips, stream, text, tiny_model
-from ossicle.tiny_decoders import TINY_DECODERS
+from ossicle.tiny import TINY_DECODERS
 
 ROWS = [[3, "a", 9], [2, "a", 4, "a", 6], [7]]
 OPTIONS = [

@@ -14,8 +14,7 @@ import torch
 from integration.pairwise import covering
 from integration.tiny_models import MARKER, SLOT, clips, stream, text, tiny_model
 from ossicle import registry
-from ossicle.tiny import TINY_CONNECTORS, TINY_ENCODERS
-from ossicle.tiny_decoders import TINY_DECODERS
+from ossicle.tiny import TINY_CONNECTORS, TINY_DECODERS, TINY_ENCODERS
 
 INTEGRATIONS = {
     "attend": {},

@@ -7,7 +7,7 @@ import copy
 import torch
 
 from ossicle.model import AudioLM, AudioLMConfig
-from ossicle.tiny_decoders import tiny_decoder_config
+from ossicle.tiny import tiny_decoder_config
 
 MARKER, SLOT = 298, 299
 CNN = {"kind": "cnn", "dim": 16, "channels": [4, 4, 8, 8], "depth": 1, "heads": 2}

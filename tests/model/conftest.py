@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ossicle.tiny import TINY_ENCODERS
-from ossicle.tiny_decoders import tiny_decoder_config
+from ossicle.tiny import TINY_ENCODERS, tiny_decoder_config
 from ossicle.types import Waveform
 
 

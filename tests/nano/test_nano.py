@@ -1,4 +1,4 @@
-"""The bundled model: small enough, with a card, answers in words; its recipe still gives the losses it was made with."""
+"""The bundled model: small, with a card, answers in words; its recipe still gives the losses it was made with."""
 
 from __future__ import annotations
 
