@@ -99,6 +99,7 @@ class AudioLM(PreTrainedModel, GenerationMixin):
         rms = float(model.get_input_embeddings().weight.detach().float().pow(2).mean().sqrt())
         for stream in model.streams.values():
             stream.connector.set_output_scale(rms)
+            stream.connector.load_pretrained()
             stream.integration.start(model.language_model)
             if stream.encoder is not None:
                 stream.encoder.load_pretrained()

@@ -125,5 +125,5 @@ def test_weak_encoders_are_weak():
 
 def test_every_paper_recipe_is_there():
     wanted = {f"{family}-{decoder}" for family in FAMILIES for decoder in DECODERS}
-    wanted |= {"ltu", "ltu-as", "ltu-as-v2", "mowe-uniform-llama-3.2-1b"}
+    wanted |= {"ltu", "ltu-as", "ltu-as-v2", "whisper-at", "mowe-uniform-llama-3.2-1b"}
     assert wanted <= set(shipped())

@@ -68,6 +68,9 @@ class Connector(nn.Module):
         """Return (N',) or (C, N') the time of each output token in seconds."""
         return tokens.times_s()
 
+    def load_pretrained(self) -> None:
+        """Read weights that were learned elsewhere; nothing to do without any."""
+
     def set_output_scale(self, rms: float) -> None:
         """Start at the scale of the decoder's text embeddings (their root mean square)."""
         with torch.no_grad():

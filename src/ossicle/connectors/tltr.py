@@ -15,13 +15,15 @@ Source: LTU-AS, FIDELITY §3.1 (official code `ATModel`, `audio_proj`); Gong et 
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from ossicle.connectors.base import Connector, ConnectorConfig
-from ossicle.errors import ConfigError
+from ossicle.errors import CheckpointError, ConfigError
 from ossicle.types import AudioTokens, EncoderFacts
 
 
@@ -31,11 +33,13 @@ class TltrConfig(ConnectorConfig):
     Attributes:
         heads: Heads of the layer block; the time block has one.
         inner: Width to which each layer's tokens are brought first; None = theirs.
+        init: Folder of a model, of ossicle or LTU-AS, whose time and layer blocks a new model starts from.
     """
 
     kind: str = "tltr"
     heads: int = Field(default=8, ge=1)
     inner: int | None = Field(default=None, ge=1)
+    init: str | None = None
 
 
 class Float32LayerNorm(nn.LayerNorm):
@@ -103,6 +107,30 @@ class TltrConnector(Connector):
         self.time_tr = Block(inner, heads=1)
         self.layer_tr = Block(inner, heads=config.heads)
         self.projection = nn.Sequential(Float32LayerNorm(inner, elementwise_affine=False), nn.Linear(inner, width))
+
+    def load_pretrained(self) -> None:
+        """Read time and layer blocks from `init`.
+
+        Raises:
+            CheckpointError: No safetensors there, or blocks that are missing or of another size.
+        """
+        if self.config.init is None:
+            return
+        from safetensors import safe_open
+
+        state: dict[str, Tensor] = {}
+        for path in sorted(Path(self.config.init).expanduser().glob("*.safetensors")):
+            with safe_open(path, framework="pt") as file:
+                keys = list(file.keys())
+                names = {key: re.search(r"(?:^|\.)((?:time_tr|layer_tr|down_layer)\..+)$", key) for key in keys}
+                state |= {found[1]: file.get_tensor(name).float() for name, found in names.items() if found}
+        wanted = {name for name in self.state_dict() if name.split(".")[0] in ("time_tr", "layer_tr", "down_layer")}
+        wrong = sorted(n for n in wanted if n not in state or state[n].shape != self.get_parameter(n).shape)
+        if wrong:
+            raise CheckpointError(
+                f"connector.init '{self.config.init}': {len(wrong)} tensors do not fit, first {wrong[0]}"
+            )
+        self.load_state_dict({name: state[name] for name in wanted}, strict=False)
 
     def project(self, tokens: AudioTokens) -> AudioTokens:
         """Map (C, N, L·D) to (C, N, width)."""

@@ -2,5 +2,6 @@
 
 NAMES = {
     "next_token": "next_token:NextToken",
+    "tagging": "tagging:Tagging",
     "timelines": "timelines:Timelines",
 }

@@ -1,0 +1,129 @@
+"""Tagging: what is drawn, masked and mixed, the loss by hand, what learns, and the hand-over of TLTR's blocks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from integration.tiny_models import stream, tiny_model
+from ossicle.connectors.base import build_connector
+from ossicle.data.mix import Mix, MixEntry
+from ossicle.data.sample import Sample
+from ossicle.data.source import Source, SourceConfig, SourceContext
+from ossicle.errors import CheckpointError, ConfigError
+from ossicle.model import AudioLM
+from ossicle.tiny import TINY_ENCODERS
+from ossicle.training import freeze
+from ossicle.training.objectives.base import StageContext
+from ossicle.training.objectives.tagging import Tagging, TaggingConfig
+from ossicle.training.recipe import LanguageModelSpec, ModelSpec, Recipe, Stage
+from ossicle.types import Waveform
+
+LABELS = ["hum"] * 6 + ["hiss; hum", "hiss"]
+WHISPER = {**TINY_ENCODERS["whisper"], "layers": "all"}
+TLTR = {"kind": "tltr", "heads": 2, "time_embedding": False, "output_norm": False}
+
+
+class Tones(Source):
+    """Low and high tones under the tags `hum` and `hiss`."""
+
+    def __len__(self):
+        return len(LABELS)
+
+    def sample(self, index):
+        time = torch.arange(16_000) / 16_000
+        pitches = {"hum": 200.0, "hiss": 3000.0}
+        wave = sum(torch.sin(2 * torch.pi * pitches[tag.strip()] * time) for tag in LABELS[index].split(";"))
+        audio = Waveform(samples=(0.3 * wave).numpy())
+        turns = ({"role": "user", "content": "<audio>?"}, {"role": "assistant", "content": LABELS[index]})
+        return Sample(messages=turns, audios=(audio,), id=str(index), label=LABELS[index])
+
+
+def objective(**settings):
+    torch.manual_seed(0)
+    model = tiny_model(streams=[stream(kind="prepend", encoder=WHISPER, connector=TLTR)])
+    stage = Stage(name="tags", train=[r"connector\.(time_tr|layer_tr)\."], learning_rate=1e-3, batch_size=8, steps=4)
+    spec = ModelSpec(
+        language_model=LanguageModelSpec(architecture={"model_type": "llama"}),
+        streams=[stream(kind="prepend", encoder=WHISPER, connector=TLTR)],
+    )
+    recipe = Recipe(name="t", model=spec, stages=[stage])
+    mix = Mix({"tones": Tones(SourceConfig(kind="tones"), SourceContext())}, [MixEntry(source="tones")])
+    freeze.set_trainable(model, stage.train)
+    context = StageContext(model=model, processor=None, recipe=recipe, stage=stage, data=mix)
+    return Tagging(TaggingConfig(stream="ear", **settings), context)
+
+
+def test_rare_tags_are_drawn_as_often_as_frequent_ones():
+    task = objective()
+    assert task.tags == ["hiss", "hum"]
+    share = {tag: sum(p for p, row in zip(task.chances, task.rows, strict=True) if tag in row[2]) for tag in task.tags}
+    assert share["hiss"] == pytest.approx(share["hum"], rel=0.35)
+    assert objective(balanced=False).chances == pytest.approx([1 / 8] * 8)
+
+
+def test_batches_are_functions_of_the_step_and_masks_and_mixes_do_what_they_say():
+    task = objective(mixup=0.0, time_mask=0)
+    first, again, other = task.batch(3), task.batch(3), task.batch(4)
+    assert torch.equal(first.tokens.values, again.tokens.values) and first.ids == again.ids
+    assert first.ids != other.ids
+    want = [[0.95 if tag in LABELS[int(name)] else 0.05 for tag in task.tags] for name in first.ids]
+    torch.testing.assert_close(first.targets, torch.tensor(want))
+    masked = objective(mixup=0.0, time_mask=10).batch(3).tokens.values
+    silent = masked.eq(0).all(-1)
+    assert int(silent.sum()) > 0 and int(silent.sum(1).max()) <= 10
+    assert torch.equal(masked[~silent], first.tokens.values[~silent])
+    mixed = objective(mixup=1.0, time_mask=0).batch(3).targets
+    assert ((mixed > 0.06) & (mixed < 0.94)).any()
+
+
+def test_the_loss_is_the_plain_cross_entropy():
+    task = objective()
+    batch = task.batch(0)
+    out = task.loss(batch)
+    fused = task.stream.connector.fuse(batch.tokens)
+    probabilities = task.head(fused.mean(1)).sigmoid()
+    want = -(batch.targets * probabilities.log() + (1 - batch.targets) * (1 - probabilities).log()).mean(1).sum()
+    torch.testing.assert_close(out.total, want)
+    assert out.count == 8
+    out.total.backward()
+    got = {name for name, p in task.context.model.named_parameters() if p.grad is not None}
+    assert got == {n for n, _ in task.context.model.named_parameters() if ".time_tr." in n or ".layer_tr." in n}
+    assert not any("language_model" in name for name, _ in task.named_parameters())
+
+
+def test_it_learns_and_ends_at_the_average():
+    task = objective(mixup=0.0, average_from=0.5)
+    parameters = [p for p in [*task.parameters(), *task.context.model.parameters()] if p.requires_grad]
+    optimiser = torch.optim.Adam(parameters, lr=0.01)
+    seen, losses = [], []
+    for step in range(4):
+        if step >= 2:
+            seen.append(task.stream.connector.time_tr.mlp[0].weight.detach().clone())
+        losses.append(task.loss(task.batch(0)).total)
+        optimiser.zero_grad()
+        losses[-1].backward()
+        optimiser.step()
+    assert losses[-1] < losses[0]
+    assert task.finish()["averaged_steps"] == 2
+    torch.testing.assert_close(task.stream.connector.time_tr.mlp[0].weight.detach(), sum(seen) / 2)
+
+
+def test_an_unknown_stream_is_one_line():
+    task = objective()
+    with pytest.raises(ConfigError, match="no stream 'eye'"):
+        Tagging(TaggingConfig(stream="eye"), task.context)
+
+
+def test_a_connector_starts_from_a_taggers_blocks(tmp_path):
+    task = objective()
+    task.context.model.save_pretrained(tmp_path)
+    spec = {**TLTR, "init": str(tmp_path)}
+    taught = task.stream.connector.state_dict()
+    fresh = tiny_model(streams=[stream(kind="prepend", encoder=WHISPER, connector=spec)], seed=5)
+    assert isinstance(fresh, AudioLM)
+    for name, value in fresh.streams.ear.connector.state_dict().items():
+        assert torch.equal(value, taught[name]) == (not name.startswith("projection.1")), name
+    facts = task.stream.encoder.facts
+    with pytest.raises(CheckpointError, match="do not fit, first down_layer"):
+        build_connector({**spec, "inner": 8}, facts, 64).load_pretrained()
