@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,51 +13,56 @@ from ossicle.cli.output import emit, note_setting_line
 
 app = typer.Typer()
 
+Model = Annotated[str, typer.Argument(help="A model folder, one that ships: nano, or https://host/v1#model.")]
+Suite = Annotated[
+    str, typer.Option("--suite", help="nano, clips, ltu-as, ltu, choices, or tasks by name, with commas.")
+]
+Root = Annotated[
+    Path, typer.Option("--root", envvar="OSSICLE_DATA", help="One folder per set, each with a manifest.jsonl.")
+]
+Tasks = Annotated[list[Path] | None, typer.Option("--task", help="A task file of your own, instead of a suite.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of answers and card; a stopped run goes on.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many clips per task.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Questions asked at once.")]
+Controls = Annotated[bool, typer.Option(help="Ask blind and shuffled too.")]
+Wordings = Annotated[Path | None, typer.Option("--wordings", help="YAML of other questions.")]
+Protocol = Annotated[str, typer.Option("--protocol", help="ours, or paper: the papers' scorers beside it.")]
+Embedder = Annotated[str, typer.Option("--embedder", help="For paper: hash, a folder, or https://host/v1#model.")]
+Judge = Annotated[str, typer.Option("--judge", help="https://host/v1#model that judges answers too.")]
+Predictions = Annotated[Path | None, typer.Option("--predictions", help="JSONL of id and answer, instead of a model.")]
+QuestionsOut = Annotated[Path | None, typer.Option("--questions-out", help="Only write the questions with their ids.")]
+Report = Annotated[bool, typer.Option("--report", help="Write a page with confusions and errors to hear.")]
+Verify = Annotated[Path | None, typer.Option("--verify", help="A card to rerun and check.")]
+
 
 @app.command()
 def command(
-    model: Annotated[str, typer.Argument(help="A model folder, or a model that ships: nano.")] = "nano",
-    suite: Annotated[str, typer.Option("--suite", help="nano, clips, or tasks by name, with commas.")] = "nano",
-    root: Annotated[
-        Path, typer.Option("--root", envvar="OSSICLE_DATA", help="One folder per set, each with a manifest.jsonl.")
-    ] = Path("data"),
-    task: Annotated[
-        list[Path] | None, typer.Option("--task", help="A task file of your own, instead of a suite.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of answers and card; a stopped run goes on.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many clips per task.")] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Questions asked at once.")] = 32,
-    controls: Annotated[bool, typer.Option(help="Ask blind and shuffled too.")] = True,
-    wordings: Annotated[Path | None, typer.Option("--wordings", help="YAML of other questions.")] = None,
-    protocol: Annotated[
-        str, typer.Option("--protocol", help="ours, or paper: the papers' scorers beside it.")
-    ] = "ours",
-    embedder: Annotated[
-        str, typer.Option("--embedder", help="For --protocol paper: hash, a folder, or https://host/v1#model.")
-    ] = "hash",
-    judge: Annotated[str, typer.Option("--judge", help="https://host/v1#model that judges answers too.")] = "",
-    predictions: Annotated[
-        Path | None, typer.Option("--predictions", help="JSONL of id and answer, instead of a model.")
-    ] = None,
-    questions_out: Annotated[
-        Path | None, typer.Option("--questions-out", help="Only write the questions with their ids.")
-    ] = None,
-    report: Annotated[bool, typer.Option("--report", help="Write a page with confusions and errors to hear.")] = False,
-    verify: Annotated[Path | None, typer.Option("--verify", help="A card to rerun and check.")] = None,
+    model: Model = "nano",
+    suite: Suite = "nano",
+    root: Root = Path("data"),
+    task: Tasks = None,
+    out: Out = None,
+    limit: Limit = None,
+    batch_size: BatchSize = 32,
+    controls: Controls = True,
+    wordings: Wordings = None,
+    protocol: Protocol = "ours",
+    embedder: Embedder = "hash",
+    judge: Judge = "",
+    predictions: Predictions = None,
+    questions_out: QuestionsOut = None,
+    report: Report = False,
+    verify: Verify = None,
     seed: SeedOption = 0,
     json: JsonOption = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
 ) -> int:
     """Score a model on a suite, beside its controls."""
-    from ossicle.evaluation import card as cards
     from ossicle.evaluation.models import open_judge, open_model
-    from ossicle.evaluation.run import Outcome, Setting, build_tasks, rerun_setting, run_suite
+    from ossicle.evaluation.run import Setting
     from ossicle.evaluation.task import load_spec, suite_specs
 
-    old = cards.read_card(verify) if verify else None
     specs = [load_spec(path) for path in task] if task else None
     setting = Setting(
         suite=",".join(spec.task for spec in specs) if specs else suite,
@@ -69,30 +75,55 @@ def command(
         protocol=protocol,
         embedder=embedder,
         judge=open_judge(judge),
-        **({"wordings": wordings} if wordings else {}),
     )
-    setting = setting if old is None else rerun_setting(setting, old)
+    setting, old = _checked(replace(setting, wordings=wordings) if wordings else setting, verify)
     specs = specs or suite_specs(setting.suite)
-    setting.check()
     if questions_out is not None:
-        from ossicle.evaluation.predictions import write_questions
-
-        outcome = Outcome()
-        build_tasks(setting, specs, outcome)
-        count = write_questions(questions_out, outcome.built.values())
-        emit({"path": questions_out, "questions": count}, json=json, text=f"{count} questions: {questions_out}")
-        return 0
-    if predictions is not None:
-        answerer, identity = predictions, {"name": predictions.stem, "hash": "", "setting": "answers from a file"}
-    else:
+        return _write_questions(setting, specs, questions_out, json)
+    answerer: Any = predictions
+    identity = {"name": predictions.stem, "hash": "", "setting": "answers from a file"} if predictions else {}
+    if predictions is None:
         answerer, identity = open_model(model, device=device, dtype=dtype)
     note_setting_line(identity["setting"])
     if old is not None:
-        from ossicle.evaluation.verify import verify_card
+        return _verify(old, setting, answerer, out, identity, specs, json)
+    return _score(setting, answerer, out, identity, specs, report, json)
 
-        result = verify_card(old, setting, answerer, out=out, model=identity, specs=specs)
-        emit(result, json=json, text=f"reproduces: {result['reproduces']}")
-        return 1 if result["reproduces"] == "no" else 0
+
+def _checked(setting: Any, verify: Path | None) -> tuple[Any, dict[str, Any] | None]:
+    """Return the setting, checked before a model is loaded, and the card to verify."""
+    from ossicle.evaluation.card import read_card
+    from ossicle.evaluation.run import rerun_setting
+
+    old = read_card(verify) if verify else None
+    setting = setting if old is None else rerun_setting(setting, old)
+    setting.check()
+    return setting, old
+
+
+def _write_questions(setting: Any, specs: list, path: Path, json: bool) -> int:
+    from ossicle.evaluation.predictions import write_questions
+    from ossicle.evaluation.run import Outcome, build_tasks
+
+    outcome = Outcome()
+    build_tasks(setting, specs, outcome)
+    count = write_questions(path, outcome.built.values())
+    emit({"path": path, "questions": count}, json=json, text=f"{count} questions: {path}")
+    return 0
+
+
+def _verify(old: dict, setting: Any, answerer: Any, out: Path | None, identity: dict, specs: list, json: bool) -> int:
+    from ossicle.evaluation.verify import verify_card
+
+    result = verify_card(old, setting, answerer, out=out, model=identity, specs=specs)
+    emit(result, json=json, text=f"reproduces: {result['reproduces']}")
+    return 1 if result["reproduces"] == "no" else 0
+
+
+def _score(setting: Any, answerer: Any, out: Path | None, identity: dict, specs: list, report: bool, json: bool) -> int:
+    from ossicle.evaluation.card import page, read_card
+    from ossicle.evaluation.run import run_suite
+
     result = run_suite(setting, answerer, out=out, model=identity, specs=specs, report=report)
-    emit(result, json=json, text=cards.page(cards.read_card(Path(result["card"]))) + f"\ncard: {result['card']}")
+    emit(result, json=json, text=page(read_card(Path(result["card"]))) + f"\ncard: {result['card']}")
     return 1 if any("error" in row for row in result["tasks"].values()) else 0
