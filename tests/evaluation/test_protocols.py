@@ -211,13 +211,17 @@ def test_the_command_line_scores_predictions_and_compares(tiny_root, tmp_path, c
             name,
         ]
         assert run([*command, "--json"]) == 0
-        result = json.loads(capsys.readouterr().out)
+        printed = capsys.readouterr().out
+        Path(f"{name}.json").write_text(printed)
+        result = json.loads(printed)
         assert result["tasks"]["esc10"]["value"] == pytest.approx(0.1)
         assert set(result) == {"tasks", "absent", "card"}
     assert run(["compare", "rain/card.json", "dog/card.json", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["tasks"]["esc10"]
     assert {"delta", "ci95", "p", "smallest_detectable"} <= set(found)
     assert found["delta"] == 0.0
+    assert run(["compare", "rain.json", "dog.json", "--json"]) == 0, "what eval printed leads to its card"
+    assert json.loads(capsys.readouterr().out)["tasks"]["esc10"] == found
     assert run(["compare", "rain/card.json", "q.jsonl"]) == 2
     assert "cannot read the card" in capsys.readouterr().err
     assert run(["eval", "--suite", "esc11", "--root", str(tiny_root)]) == 2

@@ -142,7 +142,10 @@ def _old_sounds(
         turn = index % 8
         if others and turn < 4:
             try:
-                yield "sound", load_audio(others[int(rng.integers(len(others)))])
+                kind = (
+                    "sound" if rng.random() < 0.6 else "speech"
+                )  # any question will do: the answer is the model's own
+                yield kind, load_audio(others[int(rng.integers(len(others)))])
             except AudioError:
                 continue
         elif turn in (0, 1, 4):

@@ -136,7 +136,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """Return a card.
+    """Return a card; what `ossicle eval --json` printed leads to it too.
 
     Raises:
         DataError: Not a file, not JSON, or no card.
@@ -147,6 +147,9 @@ def read_card(path: Path) -> dict[str, Any]:
         raise DataError(
             f"{path}: cannot read the card: {error}; expected a card.json that `ossicle eval` wrote"
         ) from None
+    if isinstance(card, dict) and "ossicle_card" not in card and isinstance(card.get("card"), str):
+        beside = Path(card["card"])
+        return read_card(beside if beside.is_file() or beside.is_absolute() else path.parent / beside)
     if not isinstance(card, dict) or card.get("ossicle_card") != FORMAT:
         raise DataError(f"{path}: not a result card of format {FORMAT}; expected a card.json that `ossicle eval` wrote")
     return card
