@@ -168,3 +168,36 @@ def test_routers_grow_hard_and_never_soft_again():
     torch.testing.assert_close(sparse(p, 1, 0.5), torch.tensor([[0.5, 0.15, 0.1]]))
     torch.testing.assert_close(sparse(p, 2, 1.0, straight_through=True), torch.tensor([[0.5, 0.5, 0.0]]))
     assert torch.equal(sparse(p, None, 1.0), p)
+
+
+OPTIONS = {
+    "routers": [["independent"], ["dependent"], ["dependent", "independent"]],
+    "top_k": [None, 1, 2, 4],
+    "straight_through": [False, True],
+    "temperature": [0.3, 2.0],
+    "router_hidden": [None, 8],
+    "concat": ["feature", "time"],
+    "width": [4, 6],
+    "norm": [False, True],
+    "hold": [0.0, 0.8],
+    "hard_from": [0.4, 1.0],
+    "selectivity": [0.0, 1.0],
+    "diversity": [0.0, 1.0],
+    "balance": [0.0, 1.0],
+    "loss_weight": [0.0, 0.1],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in OPTIONS.items() for value in values])
+def test_every_choice_the_paper_leaves_open_builds_and_learns(name, value):
+    encoder = mixture(0, **{name: value})
+    audio, lengths, _ = sounds([0, 1, 2, 3], 0)
+    for progress in (0.0, 0.6, 1.0):
+        encoder.set_progress(progress)
+        tokens = encoder(audio, lengths)
+        total = tokens.values.square().mean() + encoder.config.loss_weight * sum(encoder.auxiliary_loss().values())
+        encoder.zero_grad()
+        total.backward()
+        grads = [parameter.grad for parameter in encoder.router.parameters()]
+        assert all(grad is not None and grad.isfinite().all() for grad in grads)
+        assert sum(float(grad.abs().sum()) for grad in grads) > 0
