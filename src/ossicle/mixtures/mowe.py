@@ -95,7 +95,7 @@ class MoweConfig(MixtureConfig):
         """Return how hard routing is, 0 to 1, after a share of the routers' training."""
         if progress >= self.hard_from:
             return 1.0
-        return max(0.0, (progress - self.hold) / (self.hard_from - self.hold))
+        return (progress - self.hold) / (self.hard_from - self.hold) if progress > self.hold else 0.0
 
 
 class Routing(Maps):
