@@ -244,3 +244,14 @@ def test_a_run_without_a_folder_gets_one_for_its_setting(setting, tmp_path, monk
     other = run_suite(replace(setting, suite="esc10", limit=5), Deaf(), out=None, model=MODEL)
     assert first["card"] == again["card"] != other["card"]
     assert first["card"].startswith("evaluations/oracle-esc10-")
+
+
+def test_recordings_that_were_trained_on_are_found(tiny_root, tmp_path):
+    taught = tmp_path / "taught"
+    taught.mkdir()
+    for index in range(3):
+        (taught / f"{index}.wav").write_bytes((tiny_root / "esc10" / "audio" / f"{index}.wav").read_bytes())
+    setting = Setting(suite="esc10,emodb_emotion", root=tiny_root, trained_on=(taught,))
+    card = read_card(Path(run_suite(setting, Deaf(), out=tmp_path / "o", model=MODEL)["card"]))
+    assert card["contamination"] == {"emodb_emotion": {"seen": 0, "of": 14}, "esc10": {"seen": 3, "of": 30}}
+    assert "esc10: 3 of 30 recordings were trained on" in (tmp_path / "o" / "card.md").read_text()

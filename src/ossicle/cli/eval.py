@@ -31,6 +31,9 @@ Embedder = Annotated[str, typer.Option("--embedder", help="For paper: hash, a fo
 Judge = Annotated[str, typer.Option("--judge", help="https://host/v1#model that judges answers too.")]
 Predictions = Annotated[Path | None, typer.Option("--predictions", help="JSONL of id and answer, instead of a model.")]
 QuestionsOut = Annotated[Path | None, typer.Option("--questions-out", help="Only write the questions with their ids.")]
+TrainedOn = Annotated[
+    list[Path] | None, typer.Option("--trained-on", help="Recordings it was taught: are any of them in the suite?")
+]
 Report = Annotated[bool, typer.Option("--report", help="Write a page with confusions and errors to hear.")]
 Verify = Annotated[Path | None, typer.Option("--verify", help="A card to rerun and check.")]
 
@@ -51,6 +54,7 @@ def command(
     judge: Judge = "",
     predictions: Predictions = None,
     questions_out: QuestionsOut = None,
+    trained_on: TrainedOn = None,
     report: Report = False,
     verify: Verify = None,
     seed: SeedOption = 0,
@@ -75,6 +79,7 @@ def command(
         protocol=protocol,
         embedder=embedder,
         judge=open_judge(judge),
+        trained_on=tuple(trained_on or ()),
     )
     setting, old = _checked(replace(setting, wordings=wordings) if wordings else setting, verify)
     specs = specs or suite_specs(setting.suite)

@@ -78,6 +78,7 @@ def make_card(
         "decoding": "greedy, whole vocabulary",
         "tasks": outcome.tasks,
         "refusal": outcome.refusal,
+        "contamination": outcome.contamination,
         "absent": [_absence(name, known) for name in outcome.absent],
         "asked": {name: _asked(known[name], rows) for name, rows in outcome.scores.items()},
         "counted": {name: [row.name for row in rows if row.spec.counts] for name, rows in outcome.scores.items()},
@@ -174,6 +175,9 @@ def page(card: Mapping[str, Any]) -> str:
             f"within its skills wrongly declined: {number(within['value'])} of {within['n']}.",
             "",
         ]
+    for task, found in (card.get("contamination") or {}).items():
+        if found["seen"]:
+            lines += [f"**{task}: {found['seen']} of {found['of']} recordings were trained on.**", ""]
     if card["absent"]:
         lines += ["Not there: " + "; ".join(f"{a['set']} ({a['origin']}, {a['licence']})" for a in card["absent"]), ""]
     lines += [f"- model {model.get('hash', '')[:12]}, data {card['dataset'][:12]}, answers {card['answers'][:12]}"]

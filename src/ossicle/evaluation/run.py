@@ -19,6 +19,7 @@ from ossicle.evaluation import refusal
 from ossicle.evaluation.answers import Answerer, AnswerStore, collect
 from ossicle.evaluation.builders import build
 from ossicle.evaluation.card import dataset_hash, make_card, read_card, write_card
+from ossicle.evaluation.contamination import contamination, file_hashes
 from ossicle.evaluation.embedding import embedder_named
 from ossicle.evaluation.judge import judge_rows
 from ossicle.evaluation.models import code_hash, default_out
@@ -50,6 +51,7 @@ class Setting:
         protocol: `ours`, or `paper`: the papers' own scorers beside it.
         embedder: What maps free answers to class names under `paper`.
         judge: A model that says whether an answer is right, beside the parser.
+        trained_on: Folders of recordings that the model was taught, to look for the same files in the suite.
     """
 
     suite: str
@@ -63,6 +65,7 @@ class Setting:
     protocol: str = "ours"
     embedder: str = "hash"
     judge: Remote | None = None
+    trained_on: tuple[Path, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """Return what scores depend on, for the card and the answer file."""
@@ -79,6 +82,8 @@ class Setting:
         """
         check_root(self.root)
         phrasings(self.wordings)
+        for folder in self.trained_on:
+            check_root(folder)
         if self.protocol not in ("ours", "paper"):
             raise ConfigError(f"--protocol {self.protocol}: expected 'ours' or 'paper'")
 
@@ -98,6 +103,7 @@ class Outcome:
         absent: Sets that are not under the root.
         refusal: Result on questions outside the model's skills, None where the suite has none.
         judge: Task → what the judge says.
+        contamination: Task → files that were also trained on, None where nobody said on what.
         scores: Task → marks, for reports.
         built: Task → items.
     """
@@ -106,6 +112,7 @@ class Outcome:
     absent: list[str] = field(default_factory=list)
     refusal: dict[str, Any] | None = None
     judge: dict[str, Any] | None = None
+    contamination: dict[str, dict[str, int]] | None = None
     scores: dict[str, list[RowScore]] = field(default_factory=dict)
     built: dict[str, Task] = field(default_factory=dict)
 
@@ -221,6 +228,8 @@ def run_suite(
     else:
         ask_tasks(setting, answerer, store, outcome)
     score_tasks(setting, store, outcome)
+    if setting.trained_on:
+        outcome.contamination = contamination(outcome.built, file_hashes(setting.trained_on))
     if not isinstance(answerer, Path) and any("nano" in spec.suites for spec in specs):
         outcome.refusal = _refusal(setting, answerer, store, outcome)
     if setting.judge is not None:
