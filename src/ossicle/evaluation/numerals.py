@@ -50,6 +50,7 @@ COUNT_WORDS = {
 PRONOUN_ONE = re.compile(
     r"\b(?:the|this|that|no|any|every|some|which|another|last|first|only other)[ -]one\b(?! (?:is|was) (?:one|1)\b)"
 )
+HOW_MANY = re.compile(r"\b\w+ (?:digits?|numbers?|numerals?)\b(?!\s+(?:\w+\s+)?\d)")
 NOTES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
 _NOTE = re.compile(r"\b([a-g])\s*-?\s*(#|♯|sharp|b(?=\d|\s)|♭|flat)?\s*-?\s*(\d)\b", re.IGNORECASE)
 
@@ -100,10 +101,13 @@ def digits_in(text: str) -> list[int] | None:
         >>> digits_in("I hear three digits: nine, oh, 5.")
         [9, 0, 5]
     """
-    stated = (text.rsplit(":", 1)[-1] if ":" in text else text).lower()
-    stated = PRONOUN_ONE.sub(
-        " ", re.sub(r"\b\w+ (?:digits?|numbers?|numerals?)\b(?!\s+(?:\w+\s+)?\d)", _unless_digit_named, stated)
-    )
+    head, colon, tail = text.lower().rpartition(":")
+    found = _listed(tail)
+    return found if found or not colon else _listed(head)  # "nine oh five: three digits" lists them first
+
+
+def _listed(text: str) -> list[int] | None:
+    stated = PRONOUN_ONE.sub(" ", HOW_MANY.sub(_unless_digit_named, text))
     digits: list[int] = []
     repeat = 1
     for token in re.findall(r"\d+|[a-z]+", stated):
