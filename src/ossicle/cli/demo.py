@@ -78,10 +78,8 @@ def _show(told: list[Told], say: Any) -> None:
 
 def _show_training(trained: Trained, say: Any) -> None:
     say(f'    after {trained.seconds:.0f} s:    "{trained.question}" → "{trained.after}" (truth: {trained.truth})')
-    say(
-        f"    loss {trained.first_loss:.2f} → {trained.last_loss:.2f}; fresh sounds named right: ",
-    )
-    say(f"    {trained.right_before:.0%} → {trained.right_after:.0%}\n")
+    say(f"    loss {trained.first_loss:.2f} → {trained.last_loss:.2f}")
+    say(f"    fresh sounds named right: {trained.right_before:.0%} → {trained.right_after:.0%}\n")
 
 
 def _next(audio: list[str] | None) -> str:
@@ -93,9 +91,9 @@ def _next(audio: list[str] | None) -> str:
     return "\n".join(
         (
             "Next:",
-            f'    {name} ask {clip} "What do you hear?"      ask about your own recording',
-            f"    {name} chat {clip}                         talk about it",
-            f"    {name} adapt FOLDER                           teach it your sounds: one folder per label",
-            f"    {name} train nano-smoke                       train a model from nothing, in three minutes",
+            f'    {name} ask {clip} "What do you hear?"',
+            f"    {name} chat {clip}",
+            f"    {name} adapt FOLDER          your recordings, one folder per label, become a model",
+            f"    {name} train nano-smoke      a model from nothing, in three minutes",
         )
     )
