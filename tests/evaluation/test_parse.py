@@ -1,4 +1,4 @@
-"""Parsers: on raw answers read by a person, precision at least 0.99 and recall at least 0.95."""
+"""Parsers: on 300 answers with their right reading beside them, precision at least 0.99 and recall at least 0.95."""
 
 from __future__ import annotations
 
