@@ -33,7 +33,7 @@ TEMPLATES = {
         "{% endif %}{% endfor %}"
     ),
 }
-"""Chat templates for decoders that bring none: `plain` (our choice) and LTU-AS's `alpaca` (FIDELITY §3.1)."""
+"""Chat templates for decoders that bring none: `plain` (our choice) and LTU-AS's `alpaca`."""
 
 PLAIN_TOKENS = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
 """Special tokens of the `plain` template."""

@@ -1,4 +1,4 @@
-"""PLITS equals LAL exactly under DESIGN's conditions: block positions, audio rows held at the connector's output."""
+"""PLITS equals LAL exactly with block positions and audio rows held at the connector's output."""
 
 from __future__ import annotations
 

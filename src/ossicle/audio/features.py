@@ -170,7 +170,7 @@ def ltu_whisper_log_mel(clips: Tensor, lengths: Tensor, *, num_mels: int, num_fr
     """Return Whisper's log-mel as LTU-AS pads it: whole clips, cut or filled to `num_frames` *after* scaling.
 
     The fill is 0.0 (silence would lie at the largest value − 2), and the floor uses the maximum of the whole clip even
-    where the frames kept are quieter. Source: FIDELITY §6 (official code, `pad_or_trim` on the log-mel).
+    where the frames kept are quieter. Source: LTU-AS's official code (`pad_or_trim` on the log-mel).
 
     Args:
         clips: (C, S) samples at 16 kHz.

@@ -3,7 +3,7 @@
     (C, N, D_encoder) ──LayerNorm──linear──► (C, N, D)
 
 `time_embedding: false, output_norm: false` is LTU exactly; at 768 to 4096 it has 3,149,824 parameters.
-Source: LTU (arXiv 2305.10790), FIDELITY §3.4.
+Source: LTU (arXiv 2305.10790).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
 Every sublayer is pre-norm. Keys carry the sinusoid of absolute time, for attention alone cannot tell first from last. A
 global query belongs to the whole clip, so its own time is the clip's start.
 Source: Q-Former (Li et al., arXiv 2301.12597), window level as SALMONN (arXiv 2310.13289); PAL's PLITS names the class
-(FIDELITY §1.2) but no sizes, which are our choice.
+but no sizes, which are our choice.
 """
 
 from __future__ import annotations

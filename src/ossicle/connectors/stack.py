@@ -3,7 +3,7 @@
     (C, N, D_encoder) ──stack k──► (C, N/k, k·D_encoder) ──linear, GELU, linear──► (C, N/k, D)
 
 The last stack of a clip is filled with zeros.
-Source: the common speech-LLM adapter (SLAM-LLM; MERaLiON stacks 15 frames, FIDELITY §2.5); sizes are our choice.
+Source: the common speech-LLM adapter (SLAM-LLM; MERaLiON stacks 15 frames); sizes are our choice.
 """
 
 from __future__ import annotations

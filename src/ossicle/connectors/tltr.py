@@ -10,7 +10,7 @@ has no parameters. Norms run in float32 whatever the weights are, and attention'
 39,352,320 parameters, and the projection to 4096 has 5,246,976.
 
 `time_embedding: false, output_norm: false` is LTU-AS exactly.
-Source: LTU-AS, FIDELITY §3.1 (official code `ATModel`, `audio_proj`); Gong et al., Whisper-AT, arXiv 2307.03183.
+Source: LTU-AS (official code `ATModel`, `audio_proj`); Gong et al., Whisper-AT, arXiv 2307.03183.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class TltrConnector(Connector):
             raise CheckpointError(
                 f"connector.init '{self.config.init}': {len(wrong)} tensors do not fit, first {wrong[0]}"
             )
-        self.load_state_dict({name: state[name] for name in wanted}, strict=False)
+        self.load_state_dict({**self.state_dict(), **{name: state[name] for name in wanted}})
 
     def project(self, tokens: AudioTokens) -> AudioTokens:
         """Map (C, N, L·D) to (C, N, width)."""

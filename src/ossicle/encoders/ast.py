@@ -7,7 +7,7 @@ of one step lie together (the network itself is frequency-major), so that the to
 `frequency_mean` leaves one token per step. A window is the samples that fill the network's frames exactly; a shorter
 `window_s` takes the position table's first steps.
 
-Source: Gong et al., arXiv 2104.01778; frequency mean as LTU (FIDELITY §3.4).
+Source: Gong et al., arXiv 2104.01778; frequency mean as LTU.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ No CLS. The division matters only through the eps of a LayerNorm that follows (1
 are zero *before* normalising, which makes them loud, and every token of a window is real, as in LTU; unlike LTU, a
 longer clip goes on in a second window.
 
-Source: LTU (arXiv 2305.10790), FIDELITY §3.4 and §6 (official code `CAVMAEFTAudio`); CAV-MAE, arXiv 2210.07839.
+Source: LTU (arXiv 2305.10790) (official code `CAVMAEFTAudio`); CAV-MAE, arXiv 2210.07839.
 """
 
 from __future__ import annotations

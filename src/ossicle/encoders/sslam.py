@@ -7,7 +7,7 @@ before block 0 and none after the last; frames after a clip's end are zero *befo
 positions are fixed, half of the width for frequency and half for time, and CLS has none. Tokens are time-major, 8 to a
 step, and CLS is dropped at the end. A window is the samples that fill its frames exactly.
 
-Source: Alex et al., SSLAM (ICLR 2025), FIDELITY §1.8 and §6 (official code `extract_features`), after EAT.
+Source: Alex et al., SSLAM (ICLR 2025) (official code `extract_features`), after EAT.
 """
 
 from __future__ import annotations

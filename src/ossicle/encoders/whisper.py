@@ -7,7 +7,7 @@ A window shorter than 30 s takes the first rows of the position table: `window_s
 to 1500. Each window is filled with silence before the log-mel, all of it is encoded, and the tokens of the filling are
 dropped.
 
-Source: Radford et al., arXiv 2212.04356; windows and taps as LTU-AS (FIDELITY §3.1, §6). `compat: ltu` differs on
+Source: Radford et al., arXiv 2212.04356; windows and taps as LTU-AS. `compat: ltu` differs on
 purpose from everything else here: the whole clip's log-mel is cut or filled (with 0.0) to one window, and every token
 of that window is real.
 """

@@ -6,7 +6,7 @@
     shuffled   the model hears a clip with another label
     majority   always the commonest right answer of the training split; of the set where that is unknown (flagged)
 
-Source: DESIGN §6; our choice.
+Source: our choice.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     rows   [text … | audio audio audio | marker | text …]      one causal sequence
 
 Source: PAL v2, abstract (PLITS baseline family). Where in the prompt the rows go is the chat template's choice;
-LTU-AS puts them before all text (FIDELITY in docs/choices.md).
+LTU-AS puts them before all text.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     {"error": {"message", "type", "param", "code"}}
 
-Source: CONVENTIONS of the OpenAI API; the numbers are our choice.
+Source: conventions of the OpenAI API; the numbers are our choice.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 Binary cross-entropy per tag on smoothed labels; samples are drawn so that rare tags come as often as frequent ones;
 at the end the trained weights are those of the average over the later steps. A sample's tags are its label, parted by
-`;`. Source: Gong et al., Whisper-AT (arXiv 2307.03183), FIDELITY §3.5. Deviation: the mean over time comes after the
+`;`. Source: Gong et al., Whisper-AT (arXiv 2307.03183). Deviation: the mean over time comes after the
 layer block, as LTU-AS runs it, not before; one network then serves both.
 """
 
