@@ -25,13 +25,13 @@ def command(
     what: Annotated[str, typer.Argument(metavar="WHAT", help="What to list; without a right one, all are named.")],
     json: JsonOption = False,
 ) -> None:
-    """List encoders, connectors, integrations, mixtures, objectives, sources, recipes, tasks or models.
+    """List encoders, connectors, integrations, mixtures, objectives, sources, datasets, recipes, tasks or models.
 
     Example: ossicle list encoders
     """
     from ossicle.errors import ConfigError, suggest
 
-    kinds = [*ROOMS, "sources", "recipes", "tasks", "models"]
+    kinds = [*ROOMS, "sources", "datasets", "recipes", "tasks", "models"]
     if what not in kinds:
         raise ConfigError(f"list '{what}': nothing of that name; {suggest(what, kinds)}")
     items = _items(what)
@@ -47,6 +47,8 @@ def _items(what: str) -> list[dict[str, Any]]:
         return _models()
     if what == "tasks":
         return _tasks()
+    if what == "datasets":
+        return _datasets()
     if what == "sources":
         from ossicle.data.source import source_class, source_kinds
 
@@ -69,6 +71,20 @@ def _recipes() -> list[dict[str, Any]]:
 
     about = {name: yaml.safe_load(find(name).read_text(encoding="utf-8")) for name in shipped()}
     return [{"name": name, "about": values.get("description", "")} for name, values in about.items()]
+
+
+def _datasets() -> list[dict[str, Any]]:
+    from ossicle.data.adapters import NAMES
+    from ossicle.data.adapters.table import find, shipped
+
+    layouts = [find(name) for name in shipped()]
+    items = [
+        {"name": s.name, "about": f"{s.about} · {s.licence or 'licence not stated'} · layout: {s.layout} · {s.page}",
+         "layout": s.layout, "licence": s.licence, "page": s.page}
+        for s in layouts
+    ]  # fmt: skip
+    generic = [name for name in NAMES if name not in shipped()]
+    return items + [{"name": name, "about": "generic layout", "layout": "verified"} for name in generic]
 
 
 def _models() -> list[dict[str, Any]]:

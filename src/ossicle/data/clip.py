@@ -27,11 +27,19 @@ class Clip:
         gender: `female` or `male`, or None.
         emotion: Acted or judged emotion, or None.
         language: ISO 639 code of the speech, or None.
+        age: Age in years as its owner writes it (`31`, `50-70`), or None.
+        sentiment: Judged sentiment as its owner writes it, or None.
+        genres: Of music, most important first.
+        title: Of music, or None.
+        captions: Sentences that describe the stretch.
+        events: (label, first second, last second) of each sound, where the owner says so.
         pitch: Note name of a musical sound, or None.
         group: What must not lie on both sides of a split: a speaker, fold or source recording; None = the clip itself.
         split: The split its owner put it in, or None.
         licence: Licence of the recording.
         attribution: Credit that must travel with the recording.
+        recording: Name of the longer recording that the stretch was cut from, where another set may hold it too.
+        facts: What was measured, name to number; see `data.describe`.
         extra: The owner's other columns.
     """
 
@@ -45,17 +53,30 @@ class Clip:
     gender: str | None = None
     emotion: str | None = None
     language: str | None = None
+    age: str | None = None
+    sentiment: str | None = None
+    genres: tuple[str, ...] = ()
+    title: str | None = None
+    captions: tuple[str, ...] = ()
+    events: tuple[tuple[str, float, float], ...] = ()
     pitch: str | None = None
     group: str | None = None
     split: str | None = None
     licence: str | None = None
     attribution: str | None = None
+    recording: str | None = None
+    facts: dict[str, float] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Return the clip's name inside its set: file name without suffix, and the start of a later stretch."""
         return f"{self.path.stem}@{self.start_s:g}" if self.start_s else self.path.stem
+
+    @property
+    def key(self) -> str:
+        """Return a name that no other clip of any set has."""
+        return f"{self.source}/{self.name}"
 
     def read(self) -> Waveform:
         """Return the samples of the stretch.

@@ -37,6 +37,8 @@ OPEN_LICENCES = ("CC0", "CC BY 3", "CC BY 4", "CC BY-SA")
 _GROUP_COLUMNS = ("group", "speaker", "sound_group", "fold")
 _KNOWN = {"path", "duration_s", "label", "labels", "transcript", "speaker", "gender", "emotion", "language", "pitch"}
 _KNOWN |= {"split", "license", "licence", "attribution", "start_s", "group"}
+_KNOWN |= {"age", "sentiment", "genre", "genres", "title", "caption", "captions", "events", "recording", "facts"}
+_KNOWN |= {"source"}
 
 
 def may_train(clip: Clip) -> bool:
@@ -75,22 +77,45 @@ def _clip(folder: Path, number: int, line: str) -> Clip:
         raise DataError(f"{where}: not JSON ({error.msg}); expected one object per line") from None
     if not isinstance(row, dict) or not isinstance(row.get("path"), str):
         raise DataError(f"{where}: expected an object with a text 'path', got {line[:60]!r}")
-    labels = row.get("labels", row.get("label", ()))
+    return clip_of(row, folder, source=folder.name)
+
+
+def clip_of(row: dict[str, Any], folder: Path, *, source: str) -> Clip:
+    """Return the clip of one row; columns that no clip has are kept in `extra`.
+
+    Args:
+        row: With a text `path`, relative to the folder or absolute.
+        folder: Where relative paths start.
+        source: Name of the set, unless the row names one.
+    """
+    source = str(row.get("source", source))
     group = next((row[column] for column in _GROUP_COLUMNS if row.get(column) is not None), None)
     return Clip(
         path=folder / row["path"],
-        source=folder.name,
+        source=source,
         start_s=float(row.get("start_s", 0.0)),
         duration_s=row.get("duration_s"),
-        labels=tuple(str(label) for label in labels) if isinstance(labels, list | tuple) else (str(labels),),
+        labels=_listed(row, "labels", "label"),
+        genres=_listed(row, "genres", "genre"),
+        captions=_listed(row, "captions", "caption"),
+        events=tuple((str(name), float(start), float(end)) for name, start, end in row.get("events") or ()),
         group=None if group is None else str(group),
-        licence=row.get("licence", row.get("license", LICENCES.get(folder.name))),
+        licence=row.get("licence", row.get("license", LICENCES.get(source))),
+        facts=row.get("facts") or {},
         extra={key: value for key, value in row.items() if key not in _KNOWN},
         **{key: _text(row.get(key)) for key in _TEXTS},
     )
 
 
 _TEXTS = ("transcript", "speaker", "gender", "emotion", "language", "pitch", "split", "attribution")
+_TEXTS += ("age", "sentiment", "title", "recording")
+
+
+def _listed(row: dict[str, Any], many: str, one: str) -> tuple[str, ...]:
+    value = row.get(many, row.get(one, ()))
+    if value is None:
+        return ()
+    return tuple(str(item) for item in value) if isinstance(value, list | tuple) else (str(value),)
 
 
 def _text(value: Any) -> str | None:

@@ -1,0 +1,144 @@
+"""What can be measured of a clip, as facts with a unit in their name; and five levels fitted on a set.
+
+    clip ──► samples ──► f0_median_hz, rms_db, loudness_lufs, snr_db, …          absent = this clip does not support it
+    transcript, duration ──► words_per_s
+    facts of a set ──► four cut points per fact (20, 40, 60, 80 %) ──► "very low" … "very high", saved with the set
+
+Finished clips are kept in a store, so that a stopped run goes on. Source: FIDELITY §3.7 for which facts the questions
+need; the cut points of pitch, volume and speed are not published, so ours are the set's own fifths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from ossicle.data import engine
+from ossicle.data.clip import Clip
+from ossicle.data.rows import Tally
+from ossicle.data.store import Store, unit_key
+from ossicle.errors import AudioError, MissingExtraError
+
+VERSION = "facts-1"
+LEVELLED = ("f0_median_hz", "rms_db", "words_per_s", "syllables_per_s")
+"""Facts that get words for five levels."""
+MIN_TO_FIT = 20
+"""With fewer clips a set has no fifths."""
+DIGITS = 4
+
+
+def measure(clip: Clip, *, loudness: bool = False) -> dict[str, float]:
+    """Return the facts of one clip; what the clip does not support is absent.
+
+    Args:
+        clip: Its audio is read.
+        loudness: Measure LUFS too (needs the extra [data]).
+
+    Raises:
+        AudioError: The recording cannot be read.
+    """
+    from ossicle.audio.acoustics import loudness_lufs
+    from ossicle.audio.acoustics import measure as acoustics
+
+    wave = clip.read()
+    facts = {key: value for key, value in asdict(acoustics(wave)).items() if value is not None}
+    if loudness and (lufs := loudness_lufs(wave)) is not None:
+        facts["loudness_lufs"] = lufs
+    if clip.transcript and facts["duration_s"] > 0:
+        facts["words_per_s"] = len(clip.transcript.split()) / facts["duration_s"]
+    return {key: round(float(value), DIGITS) for key, value in facts.items()}
+
+
+def describe(
+    clips: Iterable[Clip],
+    tally: Tally,
+    *,
+    store: Store | None = None,
+    jobs: int = 1,
+    how: str = "local",
+    loudness: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[Clip]:
+    """Yield the clips with their facts; those that cannot be read are counted and left out.
+
+    Args:
+        clips: What is measured.
+        tally: Counts.
+        store: Finished clips are taken from here and kept here.
+        jobs: Processes, 0 = one per core.
+        how: Engine: `local` or `ray`.
+        loudness: Measure LUFS too.
+        progress: Told how many clips are done.
+    """
+    for group in engine.batches(clips, 2048):
+        keys = [_key(clip, loudness) for clip in group]
+        kept = [store is not None and key in store for key in keys]
+        open_ = [clip for clip, there in zip(group, kept, strict=True) if not there]
+        fresh = engine.run(partial(_measured, loudness=loudness), open_, size=16, jobs=jobs, engine=how)
+        for clip, key, there in zip(group, keys, kept, strict=True):
+            tally.taken += 1
+            if store is not None and there:
+                entry = store[key]
+                facts, reason = entry["facts"], entry["reason"]
+            else:
+                facts, reason = next(fresh)
+            if store is not None and not there:
+                store.put(key, facts=facts, reason=reason)
+            if progress is not None:
+                progress(tally.taken)
+            if reason:
+                tally.skip(reason, str(clip.path))
+                continue
+            tally.given += 1
+            yield replace(clip, facts={**clip.facts, **facts}, duration_s=clip.duration_s or facts["duration_s"])
+
+
+def _key(clip: Clip, loudness: bool) -> str:
+    try:
+        stat = clip.path.stat()
+        state: object = (stat.st_size, stat.st_mtime_ns)
+    except OSError:
+        state = "absent"
+    return unit_key(VERSION, str(clip.path), state, clip.start_s, clip.duration_s, clip.transcript, loudness)
+
+
+def _measured(clips: list[Clip], *, loudness: bool) -> list[tuple[dict[str, float], str]]:
+    return [_one(clip, loudness) for clip in clips]
+
+
+def _one(clip: Clip, loudness: bool) -> tuple[dict[str, float], str]:
+    try:
+        return measure(clip, loudness=loudness), ""
+    except MissingExtraError:
+        raise
+    except AudioError as error:
+        return {}, str(error).replace(str(clip.path), "").split(";")[0].strip(" :")[:80] or "cannot be read"
+
+
+def fit_levels(clips: Sequence[Clip]) -> dict[str, list[float]]:
+    """Return four rising cut points for each fact that has enough clips and spread.
+
+    Example:
+        >>> clips = [Clip(path=Path("x"), source="s", facts={"rms_db": float(i)}) for i in range(-100, 0)]
+        >>> fit_levels(clips)["rms_db"]
+        [-80.2, -60.4, -40.6, -20.8]
+    """
+    cuts = {}
+    for fact in LEVELLED:
+        values = [clip.facts[fact] for clip in clips if fact in clip.facts]
+        if len(values) < MIN_TO_FIT:
+            continue
+        edges = [round(float(edge), DIGITS) for edge in np.percentile(values, (20, 40, 60, 80))]
+        if all(low < high for low, high in pairwise(edges)):
+            cuts[fact] = edges
+    return cuts
+
+
+def levels_path(path: Path) -> Path:
+    """Return where the cut points of a file of clips are saved."""
+    return path.with_suffix(".levels.json")

@@ -1,0 +1,91 @@
+"""The same function over many items: in this process, on several, or on a Ray cluster. Results come in order.
+
+    items ──batches──► function(batch) -> rows ──► rows, batch after batch
+
+`ray` runs batches on Ray Data, numbers them, and sorts by number: the same rows whichever engine made them.
+Source: our choice.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+from typing import Any, TypeVar
+
+from ossicle.errors import ConfigError, require
+
+Item = TypeVar("Item")
+Row = TypeVar("Row")
+ENGINES = ("local", "ray")
+BATCHES_AHEAD = 4
+"""Batches that wait for each worker, so that a stream of millions is never held whole."""
+
+
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Yield the items in lists of `size`, the last one shorter."""
+    stream = iter(items)
+    while batch := list(islice(stream, size)):
+        yield batch
+
+
+def run(
+    function: Callable[[list[Item]], Sequence[Row]],
+    items: Iterable[Item],
+    *,
+    size: int = 64,
+    jobs: int = 1,
+    engine: str = "local",
+) -> Iterator[Row]:
+    """Yield the rows that a function makes of batches of items, in the order of the items.
+
+    Args:
+        function: Of a batch; importable, so that other processes can call it.
+        items: Anything that can be pickled.
+        size: Items in a batch.
+        jobs: Processes; 0 = one per core. Ray takes what its cluster has.
+        engine: `local` or `ray`.
+
+    Raises:
+        ConfigError: No such engine.
+        MissingExtraError: Ray is wanted and not installed.
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f"engine '{engine}' is none of {', '.join(ENGINES)}")
+    jobs = jobs or os.cpu_count() or 1
+    if engine == "ray":
+        yield from _on_ray(function, batches(items, size))
+    elif jobs == 1:
+        for batch in batches(items, size):
+            yield from function(batch)
+    else:
+        yield from _on_processes(function, batches(items, size), jobs)
+
+
+def _on_processes(function: Callable[[Any], Sequence[Row]], work: Iterator[Any], jobs: int) -> Iterator[Row]:
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        waiting = [pool.submit(function, batch) for batch in islice(work, jobs * BATCHES_AHEAD)]
+        while waiting:
+            yield from waiting.pop(0).result()
+            waiting += [pool.submit(function, batch) for batch in islice(work, 1)]
+
+
+def _on_ray(function: Callable[[Any], Sequence[Row]], work: Iterator[Any]) -> Iterator[Row]:
+    ray_data = require("ray.data", "ray")
+    numbered = [{"number": number, "batch": batch} for number, batch in enumerate(work)]
+    if not numbered:
+        return
+
+    def one(row: dict[str, Any]) -> dict[str, Any]:
+        import pickle
+
+        return {"number": row["number"], "rows": pickle.dumps(list(function(row["batch"])))}
+
+    import pickle
+
+    packed = [{"number": row["number"], "batch": pickle.dumps(row["batch"])} for row in numbered]
+    done = ray_data.from_items(packed).map(lambda row: one({**row, "batch": pickle.loads(row["batch"])}))
+    for row in sorted(done.take_all(), key=lambda row: row["number"]):
+        yield from pickle.loads(row["rows"])

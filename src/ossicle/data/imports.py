@@ -1,0 +1,108 @@
+"""A dataset into a file of clips, and a file of clips into one with facts: each written whole.
+
+    ROOT ──adapter──► clips.jsonl ──describe──► described.jsonl + described.levels.json      (work: described.work/)
+
+Source: our choice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ossicle.data.adapters.generic import guess
+from ossicle.data.adapters.table import Layout, find, read
+from ossicle.data.clip import Clip
+from ossicle.data.describe import describe, fit_levels, levels_path
+from ossicle.data.rows import Tally, read_clips, row_of, write_rows, writing
+from ossicle.data.store import Store
+from ossicle.errors import DataError
+
+
+def import_clips(
+    root: Path, out: Path, *, adapter: str = "auto", source: str = "", licence: str = ""
+) -> tuple[Layout, Tally]:
+    """Write the clips of a dataset; nothing is written when there is none.
+
+    Args:
+        root: The dataset as its owner publishes it.
+        out: File of clips.
+        adapter: Name of a layout, a YAML file, or `auto` for class folders, tables, manifests and shards.
+        source: Name of the set.
+        licence: Where the set says nothing.
+
+    Returns:
+        The layout that was used, and the counts.
+
+    Raises:
+        DataError: Nothing there, columns missing, or no clip at all.
+    """
+    layout = find(guess(root) if adapter == "auto" else adapter)
+    tally = Tally()
+    write_rows(out, _checked(_rows(root, layout, tally, source, licence), root, tally))
+    return layout, tally
+
+
+def _rows(root: Path, layout: Layout, tally: Tally, source: str, licence: str) -> Iterator[dict[str, Any]]:
+    seen: dict[str, int] = {}
+    for clip in read(root.resolve(), layout, tally):
+        named = replace(clip, source=source or clip.source, licence=clip.licence or licence or None)
+        number = seen[named.key] = seen.get(named.key, 0) + 1
+        if number > 1:  # two folders may hold files of one name: keys must differ
+            named = replace(named, source=f"{named.source}/{named.path.parent.name}")
+        yield row_of(replace(named, path=named.path.resolve()))
+
+
+def _checked(rows: Iterator[dict[str, Any]], root: Path, tally: Tally) -> Iterator[dict[str, Any]]:
+    yield from rows
+    if not tally.given:
+        lost = f": {tally.text()}" if tally.taken else ""
+        raise DataError(f"{root}: no clip found{lost}; see `ossicle list datasets` for the layouts that are known")
+
+
+def describe_file(
+    clips: Path,
+    out: Path,
+    *,
+    jobs: int = 1,
+    engine: str = "local",
+    loudness: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Tally, dict[str, list[float]], float]:
+    """Write clips with their facts and the set's levels beside them; a stopped run goes on where it was.
+
+    Returns:
+        Counts, cut points by fact, seconds of audio.
+    """
+    tally = Tally()
+    kept: list[Clip] = []
+    with Store(out.with_suffix(".work")) as store:
+        found = describe(
+            read_clips(clips), tally, store=store, jobs=jobs, how=engine, loudness=loudness, progress=progress
+        )
+        write_rows(out, (row_of(_keep(clip, kept)) for clip in found))
+    if not kept:
+        raise DataError(f"{clips}: no clip can be measured: {tally.text()}")
+    cuts = fit_levels(kept)
+    with writing(levels_path(out)) as file:
+        json.dump({"unit_of": "facts of the same name", "cuts": cuts, "clips": len(kept)}, file, indent=1)
+    return tally, cuts, sum(clip.facts["duration_s"] for clip in kept)
+
+
+def _keep(clip: Clip, kept: list[Clip]) -> Clip:
+    kept.append(clip)
+    return clip
+
+
+def read_levels(path: Path) -> dict[str, list[float]] | None:
+    """Return the cut points saved with a file of clips, None where there are none."""
+    place = levels_path(path)
+    if not place.is_file():
+        return None
+    try:
+        return dict(json.loads(place.read_text(encoding="utf-8"))["cuts"])
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{place}: is no file of levels; describe the clips again") from None
