@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import DynamicCache
 
 from integration.tiny_models import MARKER, SLOT, clips, stream, text, tiny_model
+from ossicle.serve import batch as batches
 from ossicle.serve.batch import Batch
 
 SETUPS = {
@@ -18,63 +18,135 @@ SETUPS = {
     "attend-own": [stream(own_projections=True, layers=[1])],
     "cross": [stream(kind="cross")],
     "all": [stream("a", "prepend"), stream("b", "attend", encoder="a"), stream("c", "cross", encoder="a")],
+    "two-kinds": [stream("a", layers=[0]), stream("b", encoder="a", layers=[1])],
 }
 FAMILIES = ["llama", "mistral", "mistral-window", "qwen2", "qwen3", "gemma3", "phi3", "olmo2", "smollm3"]
 
 
+class Row(SimpleNamespace):
+    """An answer under way; equal to itself alone."""
+
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
+
 @torch.no_grad()
 def begin(model, pieces, lengths, audio):
-    """Prefill one row; return it, and its greedy tokens when it is alone."""
+    """Lay one row out; return it, and its greedy tokens when it is alone."""
     ids, mask = text(model, [pieces], lengths)
     memory, positions = None, torch.arange(ids.shape[1])[None]
     heard = {}
     if len(lengths):
         heard = {"audio_values": audio, "audio_lengths": lengths}
         memory, placement = model.remember(ids, mask, model.connect(model.encode(audio, lengths)))
-        memory.keep, positions = True, placement.positions
+        positions = placement.positions
     settings = {"max_new_tokens": 14, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     settings["suppress_tokens"] = [MARKER, SLOT]
     alone = model.generate(ids, attention_mask=mask, **settings, **heard)
-    cache = DynamicCache()
-    places = {"position_ids": positions, "past_key_values": cache, "audio_memory": memory}
-    out = model(ids, attention_mask=mask, use_cache=True, **places)
-    token = int(out.logits[0, -1, :MARKER].argmax())
-    row = SimpleNamespace(token=token, position=int(positions[0, -1]) + 1, cache=cache, memory=memory, said=[token])
+    row = Row(
+        embeddings=model.embed(ids, memory)[0],
+        positions=positions[0],
+        position=int(positions[0, -1]),
+        read=0,
+        memory=memory,
+        said=[],
+        enough=12,
+    )
     return row, alone[0, ids.shape[1] :].tolist()
 
 
+def say(row, logits):
+    row.token = int(logits[:MARKER].argmax())
+    row.said.append(row.token)
+    row.position += 1
+
+
 def together(model, rows):
-    """Let a new row join every third step, each leave after its twelfth token; return what they said."""
+    """Let a new row join every third step, each leave after enough tokens; return what they said."""
     batch, waiting = Batch(model), list(rows)
     steps = 0
-    while waiting or batch.rows:
+    while waiting or len(batch):
         if waiting and steps % 3 == 0:
             batch.join(waiting.pop(0))
-        for row, logits in zip(batch.rows, batch.step(), strict=True):
-            row.token = int(logits[:MARKER].argmax())
-            row.said.append(row.token)
-            row.position += 1
-        batch.leave([row for row in batch.rows if len(row.said) == 12])
+            if len(waiting) % 2:
+                batch.join(waiting.pop(0))
+        for row, logits in batch.prefill():
+            say(row, logits)
+        if batch.rows:
+            for row, logits in zip(batch.rows, batch.step(), strict=True):
+                say(row, logits)
+        batch.leave([row for row in (*batch.rows, *batch.prompts) if len(row.said) >= row.enough])
         steps += 1
     return [row.said for row in rows]
 
 
-def check(model):
+def asked(model):
     audio, lengths = clips(0.8, 1.5, 0.4)
-    asked = [
+    return [
         begin(model, [3, "a", 9], lengths[:1], audio[:1, :12800]),
         begin(model, [4], lengths[:0], audio[:0]),
         begin(model, [2, "a", 4, "a", 30], lengths[1:], audio[1:]),
+        begin(model, [70], lengths[:0], audio[:0]),
         begin(model, [17], lengths[:0], audio[:0]),
+        begin(model, [1, "a", 40], lengths[:1], audio[:1, :12800]),
     ]
-    assert together(model, [row for row, _ in asked]) == [alone[:12] for _, alone in asked]
+
+
+def check(model):
+    pairs = asked(model)
+    pairs[1][0].enough = 5  # one leaves early, so that others move into its slot
+    assert together(model, [row for row, _ in pairs]) == [alone[: row.enough] for row, alone in pairs]
 
 
 @pytest.mark.parametrize("setup", SETUPS)
-def test_every_integration(setup):
+def test_every_integration(setup, monkeypatch):
+    monkeypatch.setattr(batches, "CHUNK", 16)  # long prompts take several pieces, short ones share one
     check(tiny_model(streams=SETUPS[setup]))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family(family):
+def test_every_family(family, monkeypatch):
+    monkeypatch.setattr(batches, "CHUNK", 16)
     check(tiny_model(family, streams=[stream("a", "prepend"), stream("b", "attend")]))
+
+
+def test_a_prompt_that_leaves_half_read_harms_nobody(monkeypatch):
+    monkeypatch.setattr(batches, "CHUNK", 16)
+    model = tiny_model(streams=SETUPS["all"])
+    pairs = asked(model)
+    gone = begin(model, [90], torch.zeros(0, dtype=torch.long), torch.zeros(0, 1))[0]
+    batch, rows = Batch(model), [row for row, _ in pairs]
+    for row in (*rows[:2], gone, *rows[2:]):
+        batch.join(row)
+    for _ in range(60):
+        for row, logits in batch.prefill():
+            say(row, logits)
+        if gone in batch.prompts and gone.read:
+            batch.leave([gone])
+        if batch.rows:
+            for row, logits in zip(batch.rows, batch.step(), strict=True):
+                say(row, logits)
+        batch.leave([row for row in batch.rows if len(row.said) >= 12])
+    assert [row.said[:12] for row in rows] == [alone[:12] for _, alone in pairs] and gone.read < 90
+    assert len(batch) == 0 and batch.slots.layers == [None] * len(batch.slots.layers)
+
+
+def test_short_prompts_pass_long_ones_which_are_not_starved(monkeypatch):
+    monkeypatch.setattr(batches, "CHUNK", 16)
+    model = tiny_model()
+    width = model.config.text_config.hidden_size
+
+    def prompt(length):
+        embeddings = torch.randn(length, width)
+        return Row(embeddings=embeddings, positions=torch.arange(length), position=length - 1, read=0, memory=None)
+
+    batch, long = Batch(model), prompt(160)
+    batch.join(long)
+    finished, pieces = [], 0
+    while long not in finished:
+        batch.join(prompt(12))
+        over = [row for row, _ in batch.prefill()]
+        finished += over
+        pieces += 1
+        assert pieces % batches.FAIR == 0 or over, "a short prompt waited"
+        batch.leave(over)
+    assert pieces == 160 // 16 * batches.FAIR

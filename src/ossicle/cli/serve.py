@@ -37,7 +37,7 @@ def command(
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer.")] = 1024,
     deadline_s: Annotated[float, typer.Option("--deadline-s", min=0.1, help="Longest time for an answer.")] = 120.0,
     queue: Annotated[int, typer.Option("--queue", min=1, help="Requests that may wait; more are answered 429.")] = 64,
-    running: Annotated[int, typer.Option("--running", min=1, help="Answers made at the same time.")] = 8,
+    running: Annotated[int, typer.Option("--running", min=1, help="Answers made at the same time.")] = 64,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Serve the page at /.")] = True,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",

@@ -200,6 +200,10 @@ def audio_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attend to `[audio ; text]` in one softmax; without audio exactly transformers' sdpa."""
+    laid = getattr(audio_memory, "mask", None)
+    if laid is not None:  # `slots.Plan`: keys and values hold the audio already
+        seen = laid(module.layer_idx, kwargs.get("sliding_window"))
+        return sdpa_attention_forward(module, query, key, value, seen, **kwargs)
     extra = audio_memory.keys_values(module) if audio_memory is not None else None
     if extra is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)

@@ -31,6 +31,8 @@ Request, Response = fastapi.Request, fastapi.Response
 
 TRANSCRIBE = "What is said?"
 """What a transcription asks the model."""
+LATE_S = 1.0
+"""Seconds that the worker has to say itself that a deadline has passed; it may be in the middle of a long clip."""
 FORMATS = ("json", "text", "verbose_json")
 
 
@@ -137,6 +139,7 @@ class Endpoints:
             top_p=asked.top_p or 1.0,
             stop=asked.stops,
             seed=asked.seed,
+            endless=bool(asked.ignore_eos),
             top_logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
         )
         talk = Talk(self.state, request, messages, clips, sampling)
@@ -208,13 +211,16 @@ class Talk:
         """
         event = asyncio.ensure_future(self.events.get())
         try:
-            await asyncio.wait((event, self._gone), return_when=asyncio.FIRST_COMPLETED)
+            left = max(0.0, self.job.deadline - time.monotonic()) + LATE_S
+            await asyncio.wait((event, self._gone), return_when=asyncio.FIRST_COMPLETED, timeout=left)
         except asyncio.CancelledError:
             self.end()
             raise
         if not event.done():
             event.cancel()
             self.end()
+            if not self._gone.done():
+                raise ApiError("the deadline has passed", status=504, code="deadline_exceeded")
             raise ApiError("the client went away", status=499)
         told = event.result()
         if isinstance(told, Failed):

@@ -1,12 +1,11 @@
-"""Answers decoded together: rows join and leave between any two tokens.
+"""Answers made together: prompts are read in pieces, and answers join and leave, between any two tokens.
 
-    row a  . . . a a a a │ a        K/V of a row end at the same column, so that one step is one forward;
-    row b  . b b b b b b │ b        what is left of a shorter row is masked. Positions are each row's own.
-    row c  c c c c c c c │ c
+    slots   [ a │ b │ c │ d │ e ]
+              rows: one token     prompts: pieces of at most `CHUNK` tokens together, the shortest rest first,
+              each per step       every fourth piece for the one that came first, so that long ones are not starved
 
-A row's K/V come from its prefill, alone; they are laid beside the others' when it joins, and copied only when rows come
-or go. Audio is laid out the same way: padded tokens are visible from a position that no text reaches.
-Source: Orca (OSDI 2022), §3.1, iteration-level scheduling; the layout is our choice.
+Source: Orca (OSDI 2022), §3.1, iteration-level scheduling; Sarathi-Serve (OSDI 2024), §4, chunked prefill. The order is
+our choice.
 """
 
 from __future__ import annotations
@@ -15,150 +14,168 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
-from transformers import DynamicCache
+from torch import Tensor
 
-from ossicle.integration.base import NEVER
-from ossicle.integration.memory import AudioMemory, AudioSegment
+from ossicle.integration.memory import AudioMemory
+from ossicle.integration.slots import Slots
+
+CHUNK = 128
+"""Prompt tokens that are run between two steps, padding included."""
+FAIR = 4
+"""Of so many pieces one belongs to the prompt that came first."""
 
 
 class Row(Protocol):
-    """One answer under way: its token that has not been run, that token's position, and what it was prefilled to."""
+    """One answer under way.
 
+    Attributes:
+        embeddings: (L, D) of its prompt; None once that is read.
+        positions: (L,) of its prompt.
+        read: Tokens of the prompt that are read.
+        token: Its last token, not yet run.
+        position: That token's position.
+        memory: Its clips.
+    """
+
+    embeddings: Tensor | None
+    positions: Tensor
+    read: int
     token: int
     position: int
-    cache: Any
     memory: AudioMemory | None
 
 
 class Batch:
-    """Rows that are decoded together.
+    """Answers that are made together.
 
     Args:
         model: An `AudioLM`.
+
+    Attributes:
+        rows: Answers whose prompts are read, in the order of their slots.
+        prompts: Answers whose prompts are not, in the slots after.
     """
 
     def __init__(self, model: Any) -> None:
         self.model = model
+        self.slots = Slots(model)
         self.rows: list[Any] = []
-        self._cache: Any = None
-        self._lengths: list[int] = []
-        self._memory: SharedMemory | None = None
+        self.prompts: list[Any] = []
+        self._pieces = 0
+        self._came = 0
+        self._any = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=model.device)
 
-    @torch.inference_mode()
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.prompts)
+
+    def bytes_with(self, row: Row) -> int:
+        """Return the bytes that keys and values would take with one more row, at full precision."""
+        audio = 0
+        if row.memory is not None:
+            audio = sum(segment.states.shape[1] for segment in row.memory.segments)
+        wide = max([row.positions.shape[0] + audio, *(self.slots.width(slot) for slot in range(len(self)))])
+        return (len(self) + 1) * wide * self.slots.column_bytes
+
     def join(self, row: Row) -> None:
-        """Add a row after its prefill; the batch takes its cache over."""
-        new = [(layer.keys, layer.values) for layer in row.cache.layers]
-        length = new[0][0].shape[2]
-        if self.rows:
-            longest = max(length, self._cache.get_seq_length())
-            held = [(layer.keys, layer.values) for layer in self._cache.layers]
-            new = [
-                tuple(torch.cat([_left(a, longest), _left(b, longest)]) for a, b in zip(one, other, strict=True))
-                for one, other in zip(held, new, strict=True)
-            ]
-        row.cache = None
-        self.rows.append(row)
-        self._lengths.append(length)
-        self._keep(new)
+        """Take a prompt; its clips move into its slot."""
+        self.slots.add(row.memory)
+        self.prompts.append(row)
+        row.arrived, self._came = self._came, self._came + 1  # type: ignore[attr-defined]
+
+    def leave(self, gone: Sequence[Any]) -> None:
+        """Take answers out, whether their prompts are read or not; the last ones fill their slots."""
+        for row in gone:
+            place = _index(self.rows, row)
+            if place is None:
+                place = _index(self.prompts, row)
+                assert place is not None
+                self.slots.move(len(self) - 1, len(self.rows) + place)
+                self.prompts[place] = self.prompts[-1]
+                self.prompts.pop()
+            else:
+                hole = len(self.rows) - 1
+                self.slots.move(hole, place)
+                self.rows[place] = self.rows[-1]
+                self.rows.pop()
+                self.slots.move(hole + len(self.prompts), hole)
+                self.prompts[:] = self.prompts[-1:] + self.prompts[:-1]
+            self.slots.pop()
 
     @torch.inference_mode()
-    def leave(self, gone: Sequence[Any]) -> None:
-        """Take rows out."""
-        stay = [index for index, row in enumerate(self.rows) if not any(row is one for one in gone)]
-        if len(stay) == len(self.rows):
-            return
-        self.rows = [self.rows[index] for index in stay]
-        self._lengths = [self._lengths[index] for index in stay]
-        if not stay:
-            self._cache = self._memory = None
-            return
-        longest = max(self._lengths)
-        which = torch.tensor(stay, device=self.model.device)
-        kept = [
-            tuple(part.index_select(0, which)[:, :, -longest:] for part in (layer.keys, layer.values))
-            for layer in self._cache.layers
-        ]
-        self._keep(kept)
+    def prefill(self) -> list[tuple[Any, Tensor]]:
+        """Read a piece of the prompts; return those that are read to their end, each with its (V,) logits."""
+        if not self.prompts:
+            return []
+        chosen = self._chosen()
+        counts = [min(CHUNK, len(row.positions) - row.read) for row in chosen]
+        most = max(counts)
+        device, wide = self.model.device, chosen[0].embeddings.shape[-1]
+        embeddings = chosen[0].embeddings.new_zeros(len(chosen), most, wide)
+        positions = torch.zeros(len(chosen), most, dtype=torch.long, device=device)
+        for index, (row, count) in enumerate(zip(chosen, counts, strict=True)):
+            embeddings[index, :count] = row.embeddings[row.read : row.read + count]
+            positions[index, :count] = row.positions[row.read : row.read + count]
+            positions[index, count:] = positions[index, count - 1]
+        slots = [len(self.rows) + (_index(self.prompts, row) or 0) for row in chosen]
+        ends = sorted({count - 1 for count in counts})
+        logits = self._forward(slots, embeddings, positions, torch.tensor(ends, device=device))
+        self.slots.wrote(slots, counts)
+        over = []
+        for index, (row, count) in enumerate(zip(chosen, counts, strict=True)):
+            row.read += count
+            if row.read == len(row.positions):
+                row.embeddings = None
+                over.append((row, logits[index, ends.index(count - 1)]))
+        for row, _ in over:
+            self._promote(row)
+        return over
 
-    def _keep(self, layers: Sequence[Sequence[Tensor]]) -> None:
-        self._cache = DynamicCache()
-        for index, (key, value) in enumerate(layers):
-            self._cache.update(key, value, index)
-        memories = [row.memory for row in self.rows]
-        self._memory = SharedMemory(memories) if any(memory is not None for memory in memories) else None
+    def _chosen(self) -> list[Any]:
+        """Return the prompts that are read next: as many as fit a piece, padded to the longest of them."""
+        self._pieces += 1
+        if self._pieces % FAIR == 0:
+            return [min(self.prompts, key=lambda row: row.arrived)]
+        order = sorted(self.prompts, key=lambda row: (len(row.positions) - row.read, row.arrived))
+        chosen: list[Any] = []
+        for row in order:
+            longest = min(CHUNK, len(row.positions) - row.read)
+            if chosen and (len(chosen) + 1) * longest > CHUNK:
+                break
+            chosen.append(row)
+        return chosen
+
+    def _promote(self, row: Any) -> None:
+        """Let a prompt that is read stand with the answers."""
+        place, first = _index(self.prompts, row) or 0, len(self.rows)
+        self.slots.swap(first + place, first)
+        self.prompts[place] = self.prompts[0]
+        self.prompts.pop(0)
+        self.rows.append(row)
 
     @torch.inference_mode()
     def step(self) -> Tensor:
-        """Run every row's token; return (B, V) logits of the tokens after."""
-        device = self.model.device
-        self._lengths = [length + 1 for length in self._lengths]
-        columns = torch.arange(self._cache.get_seq_length() + 1, device=device)
-        first = len(columns) - torch.tensor(self._lengths, device=device)
+        """Run every answer's token; return (B, V) logits of the tokens after."""
+        device, slots = self.model.device, list(range(len(self.rows)))
+        ids = torch.tensor([[row.token] for row in self.rows], device=device)
+        positions = torch.tensor([[row.position] for row in self.rows], device=device)
+        logits = self._forward(slots, self.model.embed(ids, None), positions, 1)
+        self.slots.wrote(slots, [1] * len(slots))
+        return logits[:, -1]
+
+    def _forward(self, slots: list[int], embeddings: Tensor, positions: Tensor, keep: int | Tensor) -> Tensor:
         out = self.model(
-            input_ids=torch.tensor([[row.token] for row in self.rows], device=device),
-            attention_mask=(columns >= first[:, None]).long(),
-            position_ids=torch.tensor([[row.position] for row in self.rows], device=device),
-            past_key_values=self._cache,
+            inputs_embeds=embeddings,
+            attention_mask=self._any,  # four-dimensional, so that the decoder makes none: the plan has its own
+            position_ids=positions,
+            past_key_values=self.slots,
             use_cache=True,
-            logits_to_keep=1,
-            audio_memory=self._memory,
+            logits_to_keep=keep,
+            audio_memory=self.slots.plan(slots, positions.shape[1], positions),
         )
-        logits: Tensor = out.logits[:, -1].float()
+        logits: Tensor = out.logits.float()
         return logits
 
 
-class SharedMemory:
-    """The audio of several rows as the decoder reads that of one batch (see `AudioMemory`).
-
-    Args:
-        rows: Each row's own memory, already projected by its prefill; None = a row without audio.
-    """
-
-    slots = None
-
-    def __init__(self, rows: Sequence[AudioMemory | None]) -> None:
-        self.rows = rows
-        self.crosses = self._crosses()
-        self._ready: dict[int, tuple[Tensor, Tensor, Tensor] | None] = {}
-
-    def keys_values(self, attention: Any) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Return one layer's rotated keys and values (B, heads, N, width) and (B, N) `visible_from`, or None."""
-        layer: int = attention.layer_idx
-        if layer not in self._ready:
-            self._ready[layer] = self._lay(attention)
-        return self._ready[layer]
-
-    def _lay(self, attention: Any) -> tuple[Tensor, Tensor, Tensor] | None:
-        parts = [None if row is None else row.keys_values(attention) for row in self.rows]
-        if all(part is None for part in parts):
-            return None
-        keys = _stacked([None if part is None else part[0].transpose(1, 2) for part in parts])
-        values = _stacked([None if part is None else part[1].transpose(1, 2) for part in parts])
-        seen = _stacked([None if part is None else part[2] for part in parts], NEVER)
-        return keys.transpose(1, 2), values.transpose(1, 2), seen
-
-    def _crosses(self) -> list[AudioSegment]:
-        heard = [row.crosses for row in self.rows if row is not None]
-        out = []
-        for index in range(max(map(len, heard), default=0)):
-            parts = [None if row is None else row.crosses[index] for row in self.rows]
-            first = next(part for part in parts if part is not None)
-            seen = _stacked([None if part is None else part.visible_from for part in parts], NEVER)
-            states = _stacked([None if part is None else part.states for part in parts])
-            out.append(
-                AudioSegment(states=states, visible_from=seen, positions=seen, layers=first.layers, own=first.own)
-            )
-        return out
-
-
-def _left(part: Tensor, length: int) -> Tensor:
-    """Return (B, H, T, W) padded at the left of T."""
-    return nn.functional.pad(part, (0, 0, length - part.shape[2], 0))
-
-
-def _stacked(parts: Sequence[Tensor | None], filler: float = 0) -> Tensor:
-    """Return rows (1, N, …) as (B, max N, …), filled up at the end; None is a row of nothing."""
-    some = next(part for part in parts if part is not None)
-    rows = [some.new_zeros(0, *some.shape[2:]) if part is None else part[0] for part in parts]
-    return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=filler)
+def _index(rows: Sequence[Any], row: Any) -> int | None:
+    """Return where a very row stands."""
+    return next((index for index, one in enumerate(rows) if one is row), None)

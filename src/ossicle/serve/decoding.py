@@ -1,6 +1,6 @@
 """One answer, a token at a time, so that several can be made in turn and each be stopped at any token.
 
-    prompt ──► Listener (handles) ──► prefill ──take──► token ──► Batch.step ──take──► token ──► …
+    prompt ──► Listener (handles) ──► Batch.prefill ──take──► token ──► Batch.step ──take──► token ──► …
 
 Source: our choice. Greedy tokens are those of `generate` with the same settings.
 """
@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from ossicle.errors import DataError
 from ossicle.inference.engine import Engine
@@ -32,10 +31,12 @@ class Generation:
         job: What is asked.
 
     Attributes:
+        embeddings: (L, D) of the prompt, until it is read.
+        positions: (L,) of the prompt.
+        read: Tokens of the prompt that are read.
         token: The last token, not yet run.
         position: Its position.
-        cache: K/V of the prompt, until a batch takes it over.
-        memory: The clips.
+        memory: The clips, until a slot holds them.
         over: The answer is finished.
 
     Raises:
@@ -43,17 +44,21 @@ class Generation:
     """
 
     def __init__(self, engine: Engine, listener: Listener, job: Job) -> None:
-        self.engine, self.listener, self.job = engine, listener, job
+        self.engine, self.job = engine, job
         self.ids = prompt_ids(engine, job)
         self.speech = Speech(engine.processor.tokenizer, job.sampling.stop)
         self.heard: Heard | None = None
-        self.cache: Any = None
-        self.token = self.position = self.num_tokens = 0
+        self.embeddings: Tensor | None = None
+        self.token = self.read = self.num_tokens = 0
         self.over = False
         self.first_token_s = 0.0
-        self._ends = _ends(engine)
+        self._ends = set[int]() if job.sampling.endless else _ends(engine)
         self._generator = _generator(job.sampling)
         self._told: list[dict[str, Any]] = []
+        self._hear(listener)
+        self.position = int(self.positions[-1])
+        room = _room(engine)
+        self._most = min(job.sampling.max_tokens, job.sampling.max_tokens if room is None else room - len(self.ids))
 
     @property
     def memory(self) -> AudioMemory | None:
@@ -61,39 +66,29 @@ class Generation:
         return self.heard.memory if self.heard is not None else None
 
     @torch.inference_mode()
-    def prefill(self) -> Tensor:
-        """Run the prompt; return (V,) logits of the first token."""
+    def _hear(self, listener: Listener) -> None:
+        """Hear the clips and lay the prompt out."""
         model = self.engine.model
         ids = torch.tensor([self.ids], device=model.device)
-        mask = torch.ones_like(ids)
-        positions = torch.arange(ids.shape[1], device=ids.device)[None]
+        self.positions = torch.arange(ids.shape[1], device=ids.device)
         if self.job.clips:
             try:
-                self.heard = self.listener.hear(ids, mask, self.job.clips, scope=self.job.scope)
+                self.heard = listener.hear(ids, torch.ones_like(ids), self.job.clips, scope=self.job.scope)
             except DataError as error:
                 raise ApiError(str(error), code="unknown_uuid") from None
-            self.heard.memory.keep = True
-            positions = self.heard.placement.positions
-        self.position = int(positions[0, -1])
-        self.cache = DynamicCache()
-        out = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-            audio_memory=self.memory,
-        )
-        logits: Tensor = out.logits[0, -1].float()
-        return logits
+            self.positions = self.heard.placement.positions[0]
+        self.embeddings = model.embed(ids, self.memory)[0]
+
+    def laid(self) -> None:
+        """Let go of what a slot holds now."""
+        if self.heard is not None:
+            self.heard.memory = AudioMemory()
 
     @torch.inference_mode()
-    def take(self, logits: Tensor) -> list[Event]:
-        """Choose the next token from (V,) logits; return what there is to send."""
-        processor = self.engine.processor
-        logits[[processor.audio_token_id, processor.audio_slot_id]] = float("-inf")
-        self.token = choose(logits, self.job.sampling, self._generator)
+    def take(self, logits: Tensor, likeliest: int) -> list[Event]:
+        """Choose the next token from (V,) logits and the likeliest of them; return what there is to send."""
+        greedy = self.job.sampling.temperature == 0
+        self.token = likeliest if greedy else choose(logits, self.job.sampling, self._generator)
         self.num_tokens += 1
         self.position += 1
         if self.num_tokens == 1:
@@ -103,7 +98,7 @@ class Generation:
         if not ended:
             self._tell(self.token, logits)
         ended = ended or self.speech.stopped
-        self.over = ended or self.num_tokens >= self.job.sampling.max_tokens
+        self.over = ended or self.num_tokens >= self._most
         if not self.over:
             return self._pieces(text)
         return [*self._pieces(text + self.speech.finish()), self._done("stop" if ended else "length")]
@@ -141,6 +136,13 @@ class Generation:
         )
 
 
+@torch.inference_mode()
+def speakable(engine: Engine, logits: Tensor) -> tuple[Tensor, list[int]]:
+    """Return (B, V) logits in which no audio token can be said, and the likeliest token of each row."""
+    logits[:, [engine.processor.audio_token_id, engine.processor.audio_slot_id]] = float("-inf")
+    return logits, logits.argmax(-1).tolist()
+
+
 def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> int:
     """Return the next token: the likeliest, or one drawn with temperature from the likeliest `top_p`."""
     if sampling.temperature == 0:
@@ -167,7 +169,7 @@ def prompt_ids(engine: Engine, job: Job) -> list[int]:
         ids: list[int] = processor.prompt_ids(messages, [clip.num_samples for clip in job.clips])
     except (DataError, TemplateError) as error:
         raise ApiError(f"messages: {str(error).splitlines()[0]}", param="messages") from None
-    room = getattr(engine.model.config.text_config, "max_position_embeddings", None)
+    room = _room(engine)
     if room is not None and len(ids) + 1 > room:
         raise ApiError(
             f"messages: {len(ids)} tokens, the model's context has {room}",
@@ -177,6 +179,11 @@ def prompt_ids(engine: Engine, job: Job) -> list[int]:
     if not ids:
         raise ApiError("messages: nothing is asked", param="messages")
     return ids
+
+
+def _room(engine: Engine) -> int | None:
+    """Return the tokens that the model's context holds."""
+    return getattr(engine.model.config.text_config, "max_position_embeddings", None)
 
 
 def unspecial(tokenizer: Any, text: str) -> str:

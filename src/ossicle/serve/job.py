@@ -25,6 +25,7 @@ class Sampling:
         top_p: Share of the probability that tokens are drawn from.
         stop: Strings that end the answer; they are not part of it.
         seed: Seed of this answer alone; None = from the machine.
+        endless: Go on to `max_tokens` whatever the model says; for measuring.
         top_logprobs: How many likely tokens are told beside each one; None = no log-probabilities.
     """
 
@@ -33,6 +34,7 @@ class Sampling:
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    endless: bool = False
     top_logprobs: int | None = None
 
 

@@ -27,6 +27,7 @@ class Limits:
         deadline_s: Seconds from receipt to the last token.
         waiting: Requests that wait for a place; more are answered 429.
         running: Answers made at the same time.
+        cache_bytes: Bytes of keys and values of running answers; beyond it they wait for others to end.
         media_domains: Hosts that audio is fetched from; empty = none.
         media_folder: Folder that local audio is read from; None = none.
         fetch_s: Seconds that fetching one clip may take.
@@ -39,7 +40,8 @@ class Limits:
     max_tokens: int = 1024
     deadline_s: float = 120.0
     waiting: int = 64
-    running: int = 8
+    running: int = 64
+    cache_bytes: int = 4 << 30
     media_domains: tuple[str, ...] = ()
     media_folder: Path | None = None
     fetch_s: float = 10.0

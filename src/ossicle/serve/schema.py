@@ -4,7 +4,7 @@
 
 Fields we do not know are ignored, as every server of this API does; fields that would change the answer and that we
 cannot honour (several choices, tools, a response format) are refused. Source: OpenAI's chat completions; `audio_url`,
-`audio` and `uuid` as in vLLM and SGLang. Without `temperature` answers are greedy (our choice).
+`audio`, `uuid` and `ignore_eos` as in vLLM and SGLang. Without `temperature` answers are greedy (our choice).
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ class ChatRequest(Wire):
     top_p: Finite | None = Field(default=None, gt=0, le=1)
     stop: str | list[str] | None = None
     seed: int | None = None
+    ignore_eos: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = None

@@ -1,14 +1,18 @@
-"""The one thread that runs the model: answers are decoded together, and join and leave at any token.
+"""The two threads that run the model: one hears, one answers; answers join and leave at any token.
 
-    waiting ──one at a time: prefill──► running: [a₁ b₁ c₁] [a₂ b₂ c₂ d₁] [a₃ c₃ d₂] …
+    waiting ──ear: template, encoder, keys and values──► heard ──place free──► Batch: a piece of prompts, then a token
+    text alone ─────────────────────────────────────────►                             of every answer, again and again
 
-So a short question does not wait for a long answer to end; a long prompt delays the others once, by its own prefill. A
-queue that is full refuses, deadlines and clients that went away end an answer at its next token. Source:
-iteration-level scheduling as in Orca (OSDI 2022), §3.1.
+So a short question waits neither for a long answer to end nor for a long prompt to be read, and no answer stops while a
+clip is encoded. Of waiting clips the shortest is heard first, one that has waited for `PATIENCE_S` before all. A queue
+that is full refuses; deadlines and clients that went away end an answer at its next token.
+
+Source: iteration-level scheduling as in Orca (OSDI 2022), §3.1; two threads are our choice.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -17,17 +21,25 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ossicle.inference.engine import Engine
 from ossicle.inference.handles import Listener
 from ossicle.inference.store import HandleStore
 from ossicle.serve.batch import Batch
-from ossicle.serve.decoding import Generation
+from ossicle.serve.decoding import Generation, speakable
 from ossicle.serve.job import Done, Event, Failed, Job
 from ossicle.serve.limits import ApiError, Limits
 from ossicle.serve.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 RETRY_S = 2
+PATIENCE_S = 2.0
+HEARD_AHEAD = 8
+"""Clips that are heard before their answers have a place, at most."""
+BEGUN_AT_ONCE = 4
+"""Prompts that join between two tokens, at most; making one takes about as long as a token."""
 
 
 class Worker:
@@ -43,20 +55,24 @@ class Worker:
     def __init__(self, engine: Engine, store: HandleStore, limits: Limits, metrics: Metrics) -> None:
         self.engine, self.limits, self.metrics = engine, limits, metrics
         self.listener = Listener(engine.model, store)
-        self._waiting: deque[Job] = deque()
+        self._waiting: list[Job] = []
+        self._heard: deque[Job | Generation] = deque()
         self._calls: deque[tuple[Callable[[Engine], Any], Future[Any]]] = deque()
         self._batch = Batch(engine.model)
         self._wake = threading.Condition()
+        self._hearing = threading.Lock()
         self._closing = False
-        metrics.gauge("ossicle_requests_waiting", lambda: len(self._waiting))
-        metrics.gauge("ossicle_requests_running", lambda: len(self._batch.rows))
+        metrics.gauge("ossicle_requests_waiting", lambda: len(self._waiting) + len(self._heard))
+        metrics.gauge("ossicle_requests_running", lambda: len(self._batch))
         metrics.gauge("ossicle_handles_bytes", lambda: store.num_bytes)
         metrics.gauge("ossicle_handles_hits_total", lambda: store.hits)
         metrics.gauge("ossicle_handles_misses_total", lambda: store.misses)
         metrics.gauge("ossicle_handles_evicted_total", lambda: store.evicted)
         metrics.gauge("ossicle_handles_saved_seconds_total", lambda: store.saved_s)
-        self._thread = threading.Thread(target=self._loop, name="ossicle-worker", daemon=True)
-        self._thread.start()
+        loops = {"ossicle-worker": self._loop, "ossicle-ear": self._listen}
+        self._threads = [threading.Thread(target=loop, name=name, daemon=True) for name, loop in loops.items()]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, job: Job) -> None:
         """Take a job.
@@ -67,46 +83,105 @@ class Worker:
         with self._wake:
             if self._closing:
                 raise ApiError("the server is stopping", status=503, code="stopping", retry_s=RETRY_S)
-            if len(self._waiting) >= self.limits.waiting:
+            if len(self._waiting) + len(self._heard) >= self.limits.waiting:
                 self.metrics.count("ossicle_refused_total", reason="busy")
                 raise ApiError("too many requests wait; try again", status=429, code="overloaded", retry_s=RETRY_S)
-            self._waiting.append(job)
-            self._wake.notify()
+            (self._waiting if job.clips else self._heard).append(job)
+            self._wake.notify_all()
 
     def call(self, do: Callable[[Engine], Any]) -> Future[Any]:
         """Let the worker's thread do something else with the model, between two tokens."""
         future: Future[Any] = Future()
         with self._wake:
             self._calls.append((do, future))
-            self._wake.notify()
+            self._wake.notify_all()
         return future
 
     def close(self) -> None:
         """Stop after the token at hand; what is unfinished is told so."""
         with self._wake:
             self._closing = True
-            self._wake.notify()
-        self._thread.join(timeout=30)
+            self._wake.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=30)
+
+    def _listen(self) -> None:
+        """Hear clips, one job after another."""
+        while True:
+            with self._wake:
+                while not self._closing and (not self._waiting or len(self._heard) >= HEARD_AHEAD):
+                    self._wake.wait()
+                if self._closing:
+                    return
+                job = self._next()
+            heard = self._prepared(job) if self._wanted(job) else None
+            if heard is not None:
+                with self._wake:
+                    self._heard.append(heard)
+                    self._wake.notify_all()
+
+    def _next(self) -> Job:
+        """Take the job whose clips are heard next out of the queue."""
+        late = time.monotonic() - PATIENCE_S
+        job = self._waiting[0]
+        if job.received > late:
+            job = min(self._waiting, key=lambda one: sum(clip.num_samples for clip in one.clips))
+        self._waiting.remove(job)
+        return job
+
+    def _prepared(self, job: Job) -> Generation | None:
+        """Return an answer that can begin, or None when the job is told why not."""
+        try:
+            with self._hearing if job.clips else contextlib.nullcontext():
+                return Generation(self.engine, self.listener, job)
+        except ApiError as error:
+            job.emit(Failed(error=error))
+        except Exception as error:  # noqa: BLE001 - one broken answer must not end all others; it is logged and told
+            job.emit(Failed(error=_explained(error)))
+        return None
 
     def _loop(self) -> None:
         while True:
             with self._wake:
-                while not (self._waiting or self._batch.rows or self._calls or self._closing):
+                while not (self._heard or len(self._batch) or self._calls or self._closing):
                     self._wake.wait()
                 if self._closing:
                     break
-                place = len(self._batch.rows) < self.limits.running
-                job = self._waiting.popleft() if self._waiting and place else None
                 calls, self._calls = list(self._calls), deque()
             for do, future in calls:
                 self._do(do, future)
-            if job is not None and self._wanted(job):
-                self._begin(job)
-            self._batch.leave([row for row in self._batch.rows if not self._wanted(row.job)])
-            if self._batch.rows:
-                self._step()
-        for job in (*self._waiting, *(row.job for row in self._batch.rows)):
+            self._admit()
+            every = (*self._batch.rows, *self._batch.prompts)
+            self._batch.leave([row for row in every if not self._wanted(row.job)])
+            self._run()
+        self._threads[1].join(timeout=30)
+        left = [*self._waiting, *self._heard, *self._batch.rows, *self._batch.prompts]
+        for row in left:
+            job = row.job if isinstance(row, Generation) else row
             job.emit(Failed(error=ApiError("the server is stopping", status=503, code="stopping")))
+
+    def _admit(self) -> None:
+        """Let answers begin while there are places and memory for their keys and values."""
+        for _ in range(BEGUN_AT_ONCE):
+            with self._wake:
+                if not self._heard or len(self._batch) >= self.limits.running:
+                    return
+                first = self._heard.popleft()
+                self._wake.notify_all()
+            job = first if isinstance(first, Job) else first.job
+            row = (self._prepared(first) if isinstance(first, Job) else first) if self._wanted(job) else None
+            if row is None:
+                continue
+            if len(self._batch) and self._batch.bytes_with(row) > self.limits.cache_bytes:
+                with self._wake:
+                    self._heard.appendleft(row)
+                return
+            try:
+                self._batch.join(row)
+                row.laid()
+            except Exception as error:  # noqa: BLE001 - told and logged
+                self._fail(error)
+                job.emit(Failed(error=_explained(error)))
 
     def _wanted(self, job: Job) -> bool:
         """Return whether an answer is still worth making; say so where it is too late."""
@@ -119,31 +194,31 @@ class Worker:
             return False
         return True
 
-    def _begin(self, job: Job) -> None:
-        """Prefill a question and let it join the others."""
+    def _run(self) -> None:
+        """Read a piece of the prompts, then make one token of every answer."""
         try:
-            row = Generation(self.engine, self.listener, job)
-            self._emit(job, row.take(row.prefill()))
-            if not row.over:
-                self._batch.join(row)
-        except ApiError as error:
-            job.emit(Failed(error=error))
-        except Exception as error:  # noqa: BLE001 - one broken answer must not end all others; it is logged and told
-            job.emit(Failed(error=_explained(error)))
-
-    def _step(self) -> None:
-        """Make one token of every answer."""
-        rows = list(self._batch.rows)
-        try:
-            for row, logits in zip(rows, self._batch.step(), strict=True):
-                self._emit(row.job, row.take(logits))
+            begun = self._batch.prefill()
+            if begun:
+                self._take([row for row, _ in begun], torch.stack([logits for _, logits in begun]))
+            rows = list(self._batch.rows)
+            if rows:
+                self._take(rows, self._batch.step())
         except Exception as error:  # noqa: BLE001 - these answers end, the server goes on; it is logged and told
-            told = _explained(error)
-            for row in rows:
-                row.job.emit(Failed(error=told))
-            self._batch = Batch(self.engine.model)
-            return
+            self._fail(error)
+
+    def _take(self, rows: list[Generation], logits: Tensor) -> None:
+        """Let every answer choose its token from (B, V) logits; those that end leave."""
+        logits, likeliest = speakable(self.engine, logits)
+        for index, row in enumerate(rows):
+            self._emit(row.job, row.take(logits[index], likeliest[index]))
         self._batch.leave([row for row in rows if row.over])
+
+    def _fail(self, error: Exception) -> None:
+        """End all answers that run."""
+        told = _explained(error)
+        for row in (*self._batch.rows, *self._batch.prompts):
+            row.job.emit(Failed(error=told))
+        self._batch = Batch(self.engine.model)
 
     def _emit(self, job: Job, events: list[Event]) -> None:
         for event in events:
@@ -153,7 +228,8 @@ class Worker:
 
     def _do(self, do: Callable[[Engine], Any], future: Future[Any]) -> None:
         try:
-            future.set_result(do(self.engine))
+            with self._hearing:
+                future.set_result(do(self.engine))
         except Exception as error:  # noqa: BLE001 - handed to the caller
             future.set_exception(error)
 
