@@ -127,3 +127,29 @@ def test_the_chance_of_an_answer_is_the_product_of_its_tokens(tiny_model):
             ids = torch.cat([ids, torch.tensor([[token]])], 1)
         assert float(chance) == pytest.approx(total, abs=1e-4)
     assert abs(float(together[0] - together[1])) > 1e-4
+
+
+def test_a_folder_is_answered_into_a_file_and_taken_up_where_it_ended(tiny_model, clip, capsys):
+    into = clip.parent / "out" / "answers.jsonl"
+    for name in ("b.wav", "d.wav"):
+        shutil.copy(clip, clip.with_name(name))
+    clip.with_name("c.wav").write_bytes(b"no audio at all")
+    words = (clip.parent, "what is it", "--model", tiny_model, "--output", into)
+    code, out, err = _ask(capsys, *words)
+    assert code == 0 and out.startswith("3 answers written") and "1 skipped" in out, err
+    rows = [json.loads(line) for line in into.read_text().splitlines()]
+    assert [row["path"].rsplit("/", 1)[-1] for row in rows] == ["b.wav", "d.wav", "tone.wav"]
+    assert all(row["question"] == "what is it" and "answer" in row for row in rows)
+    # killed in the middle of the third line: two stand, the third is asked again
+    whole = into.read_bytes()
+    into.write_bytes(whole[:-25])
+    code, out, _ = _ask(capsys, *words, "--json")
+    told = json.loads(out)
+    assert code == 0 and (told["answered"], told["before"], len(told["skipped"])) == (1, 2, 1)
+    assert {"answer", "model", "audio", "timing_s"} <= set(told) and into.read_bytes() == whole
+    # another question is another answer; what is no file of answers is left alone
+    assert json.loads(_ask(capsys, clip, "how long", *words[2:], "--json")[1])["answered"] == 1
+    into.write_text("mine\n")
+    code, out, err = _ask(capsys, *words)
+    assert code == 2 and "line 1" in err.splitlines()[-1] and into.read_text() == "mine\n"
+    assert _ask(capsys, *words, "--when")[0] == 2

@@ -134,6 +134,32 @@ def test_switching_an_adapter_makes_its_own_keys_and_switching_back_finds_the_ol
     assert remembered(model, listener, ids, mask, recordings(audio, lengths))[1].misses == 1
 
 
+def test_unloading_an_adapter_ends_its_own_keys_and_no_others():
+    peft = pytest.importorskip("peft")
+    model = tiny_model(streams=[stream()])
+    config = peft.LoraConfig(r=2, lora_alpha=8, target_modules=["v_proj"], init_lora_weights=False)
+    tuner = peft.tuners.lora.LoraModel(model.language_model, {"one": config, "two": config}, "one")
+    listener = Listener(model)
+    audio, lengths = clips(1.0)
+    ids, mask = text(model, [["a", 5]], lengths)
+
+    def misses():
+        out, heard = remembered(model, listener, ids, mask, recordings(audio, lengths))
+        torch.testing.assert_close(out, fresh(model, ids, mask, audio, lengths), rtol=1e-4, atol=1e-4)
+        return heard.misses
+
+    told = []
+    for adapter in ("one", "two"):
+        tuner.set_adapter(adapter)
+        told.append(misses())
+    tuner.delete_adapter("two")
+    tuner.set_adapter("one")
+    told.append(misses())
+    model.language_model = tuner.unload()
+    told += [misses(), misses()]
+    assert told == [2, 1, 0, 1, 0]  # tokens and keys, other keys, found again, keys without adapter, found again
+
+
 def test_scopes_never_share():
     model = tiny_model(streams=[stream()])
     listener = Listener(model)

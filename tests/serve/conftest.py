@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-uvicorn = pytest.importorskip("uvicorn")
+pytest.importorskip("uvicorn")
 pytest.importorskip("fastapi")
 
 
@@ -50,13 +50,12 @@ class Echo:
 
 
 @contextlib.contextmanager
-def running(state):
+def running(state, head_s=10.0):
     """Serve a state on a free port of this machine; gives the address."""
-    from ossicle.serve.api import build_app
-    from ossicle.serve.run import open_port
+    from ossicle.serve.run import open_port, server_of
 
     opened = open_port("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(build_app(state), log_config=None, timeout_graceful_shutdown=2))
+    server = server_of(state, drain_s=2, head_s=head_s)
     server.capture_signals = contextlib.nullcontext
     thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
     thread.start()

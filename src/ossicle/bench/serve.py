@@ -17,6 +17,7 @@ import base64
 import io
 import json
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -26,6 +27,7 @@ import wave
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -83,22 +85,35 @@ def run(setting: Setting) -> dict[str, Any]:
     Raises:
         ConfigError: The server does not start.
     """
-    from ossicle.bench.prefix import second_questions
-
     result: dict[str, Any] = {"setting": {"model": setting.model, "seed": setting.seed, "tokens": setting.tokens}}
     random = np.random.default_rng(setting.seed)
-    with served(setting.model) as url:
+    with served(setting.model) as server:
+        url = server.url
         asyncio.run(gather(url, [body(random, 1.0, tokens=4) for _ in range(2)]))
         result |= asyncio.run(_throughput(url, setting, random))
         result["handles"] = asyncio.run(_handles(url, setting, random))
         result["mixed"] = asyncio.run(_mixed(url, setting, random))
+    from ossicle.bench.prefix import second_questions  # loads the model here, once the server is gone
+
     result["plits"] = second_questions(setting.model, repeats=setting.repeats, seed=setting.seed)
     return result
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server in a process of its own."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+    def resident_bytes(self) -> int:
+        """Return the memory it holds, as Linux tells it."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
 @contextmanager
-def served(model: str, *words: str) -> Iterator[str]:
-    """Serve a model in a process of its own on a free port; gives its address once it is ready.
+def served(model: str, *words: str) -> Iterator[Served]:
+    """Serve a model in a process of its own on a free port; gives it once it is ready.
 
     Raises:
         ConfigError: The server ends before it is ready.
@@ -116,7 +131,7 @@ def served(model: str, *words: str) -> Iterator[str]:
         if found is None or process.poll() is not None:
             raise ConfigError(f"bench serve: the server did not start: {told[-1] if told else 'it said nothing'}")
         threading.Thread(target=_drain, args=(process.stderr,), daemon=True).start()
-        yield found[0]
+        yield Served(found[0], process)
     finally:
         process.terminate()
         process.wait(timeout=60)

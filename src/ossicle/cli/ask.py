@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ossicle.cli import output
-from ossicle.cli.clips import read_clips, split_question
+from ossicle.cli.clips import list_clips, read_clips, split_question
 from ossicle.cli.options import DeviceOption, DtypeOption, JsonOption, ModelOption
+from ossicle.errors import UserError
 
 if TYPE_CHECKING:
     from ossicle.inference.engine import Answer, Engine
@@ -28,6 +30,9 @@ def command(
     trace: Annotated[bool, typer.Option("--trace", help="Show what each stream heard and what fired.")] = False,
     when: Annotated[bool, typer.Option("--when", help="Show when it listened: what muting each second costs.")] = False,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 64,
+    into: Annotated[
+        Path | None, typer.Option("--output", help="JSON lines, written as answers come; run again to go on.")
+    ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
 ) -> None:
@@ -38,6 +43,12 @@ def command(
     Example: ossicle ask clip.wav "How many sounds are there?"
     """
     audio, question = split_question(words)
+    if into is not None:
+        if trace or when:
+            raise UserError("--output keeps answers alone; leave --trace and --when away")
+        told = _written(into, list_clips(audio), question, model, max_new_tokens, device, dtype)
+        output.emit(told, json=json, text=_told(told))
+        return
     clips = read_clips(audio)
     for row in clips.skipped:
         output.warn(f"skipped: {row['reason']}")
@@ -54,6 +65,44 @@ def command(
     if clips.skipped:
         result["skipped"] = clips.skipped
     output.emit(result, json=json, text="\n".join(_lines(rows)))
+
+
+def _written(
+    into: Path, paths: list[Path], question: str, model: str, max_new_tokens: int, device: str, dtype: str
+) -> dict[str, Any]:
+    """Write answers to a file, with a progress bar; return what `--json` prints."""
+    from tqdm import tqdm
+
+    from ossicle.inference.answers import answer_into
+    from ossicle.inference.engine import load
+
+    engine = load(model, device=device, dtype=dtype)
+    output.note_setting_line(engine.setting)
+    with tqdm(total=len(paths), unit="clip", disable=len(paths) <= BATCH) as bar:
+        done = answer_into(into, engine, paths, question, max_new_tokens=max_new_tokens, tell=bar.update)
+    for row in done.skipped:
+        output.warn(f"skipped: {row['reason']}")
+    if not done.rows:
+        raise UserError(f"none of {len(paths)} recordings could be read; the first: {done.skipped[0]['reason']}")
+    names = ("path", "duration_s", "tokens", "truncated")
+    return {
+        "answer": done.rows[0]["answer"],
+        "model": engine.name,
+        "audio": [{name: row[name] for name in names if name in row} for row in done.rows],
+        "timing_s": {"load": engine.load_s},
+        "output": into,
+        "answered": len(done.rows) - done.before,
+        "before": done.before,
+        "skipped": done.skipped,
+    }
+
+
+def _told(result: dict[str, Any]) -> str:
+    """Return a line about a file of answers."""
+    parts = [f"{result['answered']} answers written to {result['output']}"]
+    parts += [f"{result['before']} stood there before"] if result["before"] else []
+    parts += [f"{len(result['skipped'])} skipped"] if result["skipped"] else []
+    return ", ".join(parts)
 
 
 def _answers(

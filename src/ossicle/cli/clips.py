@@ -50,6 +50,17 @@ def split_question(words: Sequence[str]) -> tuple[list[str], str]:
     return first, last
 
 
+def list_clips(words: Sequence[str]) -> list[Path]:
+    """Return the recordings that the words name, none of them read yet; each once.
+
+    Raises:
+        UserError: A named file is missing, or stdin is among them.
+    """
+    if "-" in words:
+        raise UserError("'-': stdin has no name to be taken up by; leave --output away, or give a file")
+    return list(dict.fromkeys(path for word in words for path in _expand(word)))
+
+
 def read_clips(words: Sequence[str]) -> Clips:
     """Read every recording that the words name: files, folders (all below), globs, `-` for stdin.
 

@@ -23,7 +23,7 @@ BATCH = 16
 
 @dataclass(slots=True, kw_only=True)
 class Written:
-    """What a run did: rows of all paths that have an answer now, how many of them stood there before, what was skipped."""
+    """What a run did: rows of all paths answered by now, how many stood there `before`, what was skipped."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     before: int = 0
@@ -102,7 +102,5 @@ def _rows(output: Path, data: bytes) -> Iterator[dict[str, Any]]:
             row = json.loads(line)
             row["path"], row["question"], row["model"], row["answer"]
         except (ValueError, TypeError, KeyError):
-            raise DataError(
-                f"'{output}' line {number}: not an answer of this command; give another --output"
-            ) from None
+            raise DataError(f"'{output}' line {number}: not an answer of this command; give another --output") from None
         yield row

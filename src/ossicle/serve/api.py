@@ -53,11 +53,14 @@ def build_app(state: State) -> Any:
     _describe(app, asked.pop("$defs"))
     schema = {"requestBody": {"required": True, "content": {"application/json": {"schema": asked}}}}
     form = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": FORM}}}}
-    post = {"methods": ["POST"], "response_model": None}
-    app.add_api_route("/v1/chat/completions", endpoints.chat, openapi_extra=schema, **post)
-    app.add_api_route("/v1/audio/transcriptions", endpoints.transcribe, openapi_extra=form, **post)
+    post: dict[str, Any] = {"methods": ["POST"], "response_model": None}
+    chat, said = _answers("application/json", "text/event-stream"), _answers("application/json", "text/plain")
+    app.add_api_route("/v1/chat/completions", endpoints.chat, openapi_extra=schema, responses=chat, **post)
+    app.add_api_route("/v1/audio/transcriptions", endpoints.transcribe, openapi_extra=form, responses=said, **post)
     for path in ("/v1/models", "/health", "/ready", "/metrics"):
-        app.add_api_route(path, getattr(endpoints, path.rpartition("/")[2]), methods=["GET"], response_model=None)
+        get: dict[str, Any] = {"methods": ["GET"], "response_model": None}
+        get["responses"] = _answers("text/plain" if path == "/metrics" else "application/json")
+        app.add_api_route(path, getattr(endpoints, path.rpartition("/")[2]), **get)
     every = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
     app.add_api_route("/v1/{rest:path}", endpoints.nothing, methods=every, response_model=None, include_in_schema=False)
     if state.page is not None:
@@ -75,6 +78,31 @@ FORM = {
         "temperature": {"type": "number", "minimum": 0, "maximum": 1},
     },
 }
+
+
+ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+"""The one shape of an error."""
+
+
+def _answers(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """Return what the OpenAPI page says of an endpoint's answers."""
+    error = {"description": "No answer: what is wrong, and where", "content": {"application/json": {"schema": ERROR}}}
+    return {200: {"description": "The answer", "content": {kind: {} for kind in kinds}}, "4XX": error, "5XX": error}
 
 
 def _describe(app: Any, parts: dict[str, Any]) -> None:

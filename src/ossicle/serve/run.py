@@ -8,6 +8,7 @@ Source: our choice.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import signal
 import socket
@@ -24,6 +25,8 @@ from ossicle.serve.limits import Limits
 from ossicle.serve.state import State
 
 DRAIN_S = 30
+HEAD_S = 10.0
+"""Seconds in which a new connection must send the head of a request; then it is closed."""
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -67,9 +70,7 @@ def serve(settings: Settings, tell: Callable[[str], None] = lambda line: None) -
         ConfigError: No keys beyond loopback, an address that cannot be listened on, a port in use.
         CheckpointError: No such model, or one that cannot be loaded.
     """
-    uvicorn = require("uvicorn", "serve")
-    from ossicle.serve.api import build_app
-
+    require("uvicorn", "serve")
     if not settings.keys and not is_loopback(settings.host):
         raise ConfigError(
             f"--host {settings.host}: without an API key only loopback is served; set OSSICLE_API_KEY or --api-key-file"
@@ -79,8 +80,7 @@ def serve(settings: Settings, tell: Callable[[str], None] = lambda line: None) -
     _log_requests()
     state = State(settings.name or Path(settings.model).name, settings.keys, settings.limits, settings.handle_bytes)
     state.page = _page(state) if settings.page else None
-    config = uvicorn.Config(build_app(state), log_config=None, timeout_graceful_shutdown=DRAIN_S, server_header=False)
-    server = uvicorn.Server(config)
+    server = server_of(state)
     server.capture_signals = lambda: _drained_by_signals(server)
     failed: list[BaseException] = []
     threading.Thread(target=_load, args=(settings, state, server, failed, tell), daemon=True).start()
@@ -95,6 +95,34 @@ def serve(settings: Settings, tell: Callable[[str], None] = lambda line: None) -
             state.worker.close()
     if failed:
         raise failed[0]
+
+
+def server_of(state: State, *, drain_s: int = DRAIN_S, head_s: float = HEAD_S) -> Any:
+    """Return a uvicorn server of a state; connections that send nothing are closed.
+
+    Args:
+        state: What is served.
+        drain_s: Seconds that running requests have at the end.
+        head_s: Seconds in which a connection must send the head of its first request.
+    """
+    uvicorn = require("uvicorn", "serve")
+    protocol = importlib.import_module("uvicorn.protocols.http.auto").AutoHTTPProtocol
+    from ossicle.serve.api import build_app
+
+    class Impatient(protocol):  # type: ignore[misc,valid-type]
+        """HTTP as uvicorn speaks it, with an end to connections that only stand there."""
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.loop.call_later(head_s, self._late)
+
+        def _late(self) -> None:
+            idle = self.cycle is None and self.transport.get_protocol() is self
+            if idle and not self.transport.is_closing():
+                self.transport.close()
+
+    settings = {"log_config": None, "timeout_graceful_shutdown": drain_s, "server_header": False}
+    return uvicorn.Server(uvicorn.Config(build_app(state), http=Impatient, **settings))
 
 
 def open_port(host: str, port: int) -> socket.socket:

@@ -83,11 +83,18 @@ class Worker:
         with self._wake:
             if self._closing:
                 raise ApiError("the server is stopping", status=503, code="stopping", retry_s=RETRY_S)
-            if len(self._waiting) + len(self._heard) >= self.limits.waiting:
+            if self._full():
                 self.metrics.count("ossicle_refused_total", reason="busy")
                 raise ApiError("too many requests wait; try again", status=429, code="overloaded", retry_s=RETRY_S)
             (self._waiting if job.clips else self._heard).append(job)
             self._wake.notify_all()
+
+    def _full(self) -> bool:
+        """Return whether no more may wait; those whose clients went away do not count."""
+        if len(self._waiting) + len(self._heard) >= self.limits.waiting:
+            self._waiting = [job for job in self._waiting if not job.cancelled.is_set()]
+            self._heard = deque(row for row in self._heard if not _job(row).cancelled.is_set())
+        return len(self._waiting) + len(self._heard) >= self.limits.waiting
 
     def call(self, do: Callable[[Engine], Any]) -> Future[Any]:
         """Let the worker's thread do something else with the model, between two tokens."""
@@ -157,8 +164,7 @@ class Worker:
         self._threads[1].join(timeout=30)
         left = [*self._waiting, *self._heard, *self._batch.rows, *self._batch.prompts]
         for row in left:
-            job = row.job if isinstance(row, Generation) else row
-            job.emit(Failed(error=ApiError("the server is stopping", status=503, code="stopping")))
+            _job(row).emit(Failed(error=ApiError("the server is stopping", status=503, code="stopping")))
 
     def _admit(self) -> None:
         """Let answers begin while there are places and memory for their keys and values."""
@@ -168,7 +174,7 @@ class Worker:
                     return
                 first = self._heard.popleft()
                 self._wake.notify_all()
-            job = first if isinstance(first, Job) else first.job
+            job = _job(first)
             row = (self._prepared(first) if isinstance(first, Job) else first) if self._wanted(job) else None
             if row is None:
                 continue
@@ -239,6 +245,10 @@ class Worker:
         self.metrics.count("ossicle_tokens_total", done.audio_tokens, kind="audio")
         self.metrics.time("ossicle_first_token_seconds", done.first_token_s)
         self.metrics.time("ossicle_answer_seconds", done.total_s)
+
+
+def _job(row: Job | Generation) -> Job:
+    return row if isinstance(row, Job) else row.job
 
 
 def _explained(error: Exception) -> ApiError:

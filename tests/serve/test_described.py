@@ -1,0 +1,41 @@
+"""Requests made from the OpenAPI page itself, fitting and not: answers are as the page says, none is a 500."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+schemathesis = pytest.importorskip("schemathesis")
+KEY = {"Authorization": "Bearer right"}
+CHECKS = ("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance")
+MODES = schemathesis.GenerationMode
+
+
+def tried(client, examples):
+    """Try every operation of the page with requests that fit it and requests that do not; return how many."""
+    page = schemathesis.openapi.from_url(f"{client.base_url}/openapi.json")
+    known = {check.__name__: check for check in schemathesis.checks.CHECKS.get_all()}
+    checks, count = [known[name] for name in CHECKS], 0
+    quiet = {"suppress_health_check": list(HealthCheck), "phases": [Phase.generate], "derandomize": True}
+    for operation in (result.ok() for result in page.get_all_operations()):
+        bodied = operation.method.lower() == "post"
+        for mode in MODES if bodied else [MODES.POSITIVE]:
+
+            @given(case=operation.as_strategy(generation_mode=mode))
+            @settings(max_examples=examples if bodied else 2, deadline=None, database=None, **quiet)
+            def one(case):
+                nonlocal count
+                count += 1
+                case.call_and_validate(headers=KEY, checks=checks, timeout=30)
+
+            one()
+    return count
+
+
+def test_answers_are_as_described(client):
+    assert tried(client, 10) >= 30
+
+
+@pytest.mark.slow
+def test_many_answers_are_as_described(client):
+    assert tried(client, 400) >= 1000
