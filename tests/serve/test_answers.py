@@ -20,6 +20,7 @@ from ossicle.inference.engine import Engine
 from ossicle.inference.store import recording
 from ossicle.model import AudioLM, AudioLMConfig
 from ossicle.processor import AudioProcessor
+from ossicle.serve import worker
 from ossicle.serve.decoding import choose, unspecial
 from ossicle.serve.job import Done, Failed, Job, Piece, Sampling
 from ossicle.serve.keys import Keys
@@ -188,9 +189,53 @@ def test_a_full_queue_refuses(engine):
     full.worker.submit(jobs[0])
     with pytest.raises(ApiError) as caught:
         full.worker.submit(jobs[1])
+    jobs[0].cancelled.set()  # its client goes away: there is room again
+    full.worker.submit(jobs[1])
     block.set()
     full.worker.close()
     assert caught.value.status == 429 and caught.value.headers["Retry-After"]
+
+
+def test_clips_are_heard_while_others_are_answered_the_shortest_first(engine, monkeypatch):
+    monkeypatch.setattr(worker, "PATIENCE_S", 1000.0)  # however slow the machine
+    limits = Limits(running=4, waiting=8)
+    made = State("ears", Keys(), limits)
+    made.worker = Worker(engine, made.store, limits, made.metrics)
+    order, over = [], threading.Semaphore(0)
+
+    def job(name, seconds):
+        def emit(event):
+            if not isinstance(event, Piece):
+                order.append(name)
+                over.release()
+
+        messages = [{"role": "user", "content": "<audio>"}]
+        return Job(messages=messages, clips=[clip(300.0, seconds)], sampling=Sampling(max_tokens=1), emit=emit)
+
+    with made.worker._hearing:  # as while another clip is encoded
+        for name, seconds in (("first", 0.3), ("long", 2.0), ("short", 0.1)):
+            made.worker.submit(job(name, seconds))
+            time.sleep(0.1)
+        assert answer(made, "text alone", max_tokens=2)[1].completion_tokens == 2
+    for _ in range(3):
+        assert over.acquire(timeout=60)
+    made.worker.close()
+    assert order == ["first", "short", "long"]
+
+
+def test_keys_and_values_are_bounded_but_one_answer_always_fits(engine):
+    limits = Limits(running=4, waiting=8, cache_bytes=1)
+    made = State("tight", Keys(), limits)
+    made.worker = Worker(engine, made.store, limits, made.metrics)
+    most, step = [], made.worker._batch.step
+    made.worker._batch.step = lambda: (most.append(len(made.worker._batch)), step())[1]
+    threads = [threading.Thread(target=answer, args=(made, "how?"), kwargs={"max_tokens": 6}) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    made.worker.close()
+    assert set(most) == {1}
 
 
 def test_roles_cannot_be_forged_in_text(engine):

@@ -198,6 +198,14 @@ def test_a_client_that_goes_away_ends_its_answer(client, state):
         state.worker.silent = False
 
 
+def test_a_deadline_is_kept_when_the_worker_is_busy():
+    state = State("busy", Keys(), Limits(deadline_s=0.1))
+    state.worker = Echo()
+    state.worker.silent = True
+    with running(state) as url, httpx.Client(base_url=url, timeout=60) as client:
+        assert refused(ask(client, "hi"), 504, "deadline_exceeded") and state.worker.jobs[0].cancelled.is_set()
+
+
 def test_transcriptions(client):
     def send(**form):
         return client.post("/v1/audio/transcriptions", files={"file": ("a.wav", wav(), "audio/wav")}, data=form)
