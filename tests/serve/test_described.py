@@ -33,7 +33,7 @@ def tried(client, examples):
 
 
 def test_answers_are_as_described(client):
-    assert tried(client, 10) >= 30
+    assert tried(client, 4) >= 12
 
 
 @pytest.mark.slow
