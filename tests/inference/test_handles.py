@@ -152,8 +152,8 @@ def test_unloading_an_adapter_ends_its_own_keys_and_no_others():
     for adapter in ("one", "two"):
         tuner.set_adapter(adapter)
         told.append(misses())
+    tuner.set_adapter("one")  # peft warns of deleting the one in use
     tuner.delete_adapter("two")
-    tuner.set_adapter("one")
     told.append(misses())
     model.language_model = tuner.unload()
     told += [misses(), misses()]
