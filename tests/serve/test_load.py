@@ -48,7 +48,7 @@ async def loaded(server, seconds):
 
 @pytest.mark.skipif(not NANO.is_file(), reason="nano is not in this checkout")
 def test_many_clients_for_a_while(capsys):
-    with served("nano", "--handle-megabytes", "32") as server:
+    with served("nano", "--handle-megabytes", "32", "--deadline-s", "600") as server:
         asyncio.run(gather(server.url, [body(np.random.default_rng(0), 8.0, tokens=64) for _ in range(CLIENTS)]))
         told, memory = asyncio.run(loaded(server, SECONDS))
     every = [answer for row in told for answer in row]
