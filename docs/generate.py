@@ -35,7 +35,7 @@ def executed_pages() -> list[Path]:
     return [
         ROOT / "README.md",
         *sorted((ROOT / "docs").glob("guide*.md")),
-        *(ROOT / "docs" / name for name in ("add-an-encoder.md", "data.md")),
+        *(ROOT / "docs" / name for name in ("add-an-encoder.md", "data.md", "data-engine.md")),
     ]
 
 

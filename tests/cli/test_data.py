@@ -69,3 +69,59 @@ def test_mistakes_are_one_line_and_exit_two(sounds, tmp_path, capsys):
         assert error.startswith("ossicle: error:")
         assert len(error.strip().splitlines()) == 1
     assert not out.exists()
+
+
+def test_a_recipe_is_built_once_with_a_card_and_every_row_is_explained(sounds, tmp_path, capsys):
+    words = ["build", "folder", f"parts.sounds.root={sounds}", "shards=true", "--out", tmp_path / "built"]
+    _, result = command(capsys, *words)
+    rows = list(read_rows(tmp_path / "built/questions.jsonl"))
+    assert result["out"] == len(rows) > 100
+    card = (tmp_path / "built/README.md").read_text()
+    assert "| sounds/describe | 25 | 24 |" in card
+    assert "hiss" in card
+    first = (tmp_path / "built/questions.jsonl").read_bytes()
+    assert run(["data", *map(str, words)]) == 0
+    assert capsys.readouterr().err.count("done before") == 6
+    assert (tmp_path / "built/questions.jsonl").read_bytes() == first
+    _, found = command(capsys, "explain", rows[3]["id"], "--in", tmp_path / "built/questions.jsonl",
+                       "--clips", tmp_path / "built/sounds/described.jsonl")  # fmt: skip
+    assert found["made"]["by"] == "closed"
+    assert found["facts"]["facts"]["rms_db"] < 0
+    _, result = command(capsys, "shard", tmp_path / "built/shards", "--read", "--out", tmp_path / "again")
+    single = [row["id"] for row in rows if len(row["audios"]) == 1]
+    again = list(read_rows(tmp_path / "again/questions.jsonl"))
+    assert sorted(row["id"] for row in again) == sorted(single)
+    assert soundfile.info(again[0]["audios"][0]).frames == 12000
+    code, error = command(capsys, "build", "openasqa", "--out", tmp_path / "none")
+    assert code == 2
+    assert "no part is there" in error
+
+
+def test_open_questions_from_the_command_line(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("openai")
+    pytest.importorskip("tenacity")
+    from questions.endpoint_double import Double
+
+    clips, out = tmp_path / "clips.jsonl", tmp_path / "open.jsonl"
+    clips.write_text("".join(json.dumps({"path": f"{n}.wav", "labels": [f"sound {n}"]}) + "\n" for n in range(3)))
+    with Double(naughty=False) as server:
+        words = ["generate", clips, "--out", out, "--endpoint", f"{server.url}#double"]
+        _, result = command(capsys, *words, "--dry-run", "--price-in", 1, "--price-out", 2)
+        assert result["estimate"]["calls"] == 3
+        assert result["estimate"]["usd"] > 0
+        assert server.calls == 0
+        code, error = command(capsys, *words, "--max-tokens", 0)
+        assert (code, "budget of nothing" in error) == (2, True)
+        _, result = command(capsys, *words)
+        assert (result["out"], result["spent"]["calls"], result["stopped"]) == (9, 3, "")
+        _, result = command(capsys, *words)
+        assert (result["out"], result["spent"]["calls"]) == (9, 0)
+        server.status = 401
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-key")
+        code, error = command(capsys, *words, "--prompt", "joint")
+        assert code == 2
+        assert "refused" in error
+        assert "sk-secret" not in error
+    row = next(read_rows(out))
+    _, found = command(capsys, "explain", "1", "--in", out)
+    assert found["made"]["told"] == row["made"]["told"] == ["Sounds: sound 0"]

@@ -85,6 +85,8 @@ def test_the_papers_answer_shapes_and_prefix():
     assert answers["caption"] == "Audio caption: A dog barks."
     assert answers["age"].rstrip(".").split()[-1] == "20"
     assert answers["pitch"] == "Very low (<160 Hz)."
+    messages, _ = read_row(made[0])
+    assert messages[0]["transcript"] == "four words are said"
     share = sum(PREFIX in row["messages"][0]["content"] for row in made) / len(made)
     assert 0.4 < share < 0.6
     assert not any(PREFIX in row["messages"][0]["content"] for row in rows(Plan()))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ossicle.cli import output
-from ossicle.cli.options import JsonOption
+from ossicle.cli.options import JsonOption, SeedOption
 
 app = typer.Typer(help="Measure speed and memory side by side.", no_args_is_help=True)
 
@@ -96,3 +96,24 @@ def serve(
         f"(goal at most {mixed['goal']:g})",
     ]
     output.emit(result, json=json, text="\n".join(lines))
+
+
+@app.command()
+def data(
+    clips: Annotated[int, typer.Option(help="Labelled clips that are asked about.", min=100)] = 3000,
+    rounds: Annotated[int, typer.Option(help="Measurements; the fastest counts.", min=1)] = 3,
+    cores: Annotated[int, typer.Option(help="Of one machine, for the scaling.", min=1)] = 16,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+) -> None:
+    """Measure the data engine per core: closed questions from facts in memory, describing audio."""
+    from ossicle.bench.data import run as measure
+
+    result = measure(clips=clips, rounds=rounds, cores=cores, seed=seed)
+    text = (
+        f"{result['closed_questions_per_s']} closed questions a second and core\n"
+        f"{result['describe_ms_per_10s']} ms to describe 10 s of audio, "
+        f"{result['describe_times_real_time']} x real time\n"
+        f"the paper's set, hours by machines of {cores} cores: {result['paper_set']['hours']}"
+    )
+    output.emit(result, json=json, text=text)

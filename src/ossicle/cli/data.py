@@ -92,20 +92,183 @@ def generate_command(
     repeat: Annotated[int, typer.Option(min=1, help="Questions of each task that fits a clip.")] = 1,
     paper: Annotated[bool, typer.Option("--paper", help="Answer shapes, prefix and cut points of LTU-AS.")] = False,
     wordings: Annotated[Path | None, typer.Option(help="YAML of other wordings.")] = None,
+    endpoint: Annotated[str, typer.Option(help="Open questions by a model: https://host/v1#model.")] = "",
+    prompt: Annotated[str, typer.Option(help="Of open questions: auto, sound, speech, music, joint, …")] = "auto",
+    pairs: Annotated[int | None, typer.Option(min=1, help="Open questions per clip; by default the prompt's.")] = None,
+    key_variable: Annotated[str, typer.Option(help="Environment variable with the key.")] = "OPENAI_API_KEY",
+    at_once: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 8,
+    tries: Annotated[int, typer.Option(min=1, help="Requests for one reply.")] = 6,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for a reply.")] = 120.0,
+    max_usd: Annotated[float | None, typer.Option(help="Stop at this much money.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Stop at so many tokens.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Stop after so long.")] = None,
+    price_in: Annotated[float, typer.Option(help="Dollars for a million prompt tokens.")] = 0.0,
+    price_out: Annotated[float, typer.Option(help="Dollars for a million reply tokens.")] = 0.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what open questions would take.")] = False,
     jobs: Jobs = 1,
     engine: Engine = "local",
     seed: SeedOption = 0,
     json: JsonOption = False,
 ) -> None:
-    """Make closed questions with one right answer from labels and facts."""
-    from ossicle.data.rows import Tally, write_rows
-    from ossicle.questions.generate import Plan, generate, read_set
+    """Make closed questions from labels and facts, or open ones by a language model (--endpoint).
 
-    plan = Plan(tasks=tuple(task or ()), repeat=repeat, seed=seed, paper=paper, wordings=wordings)
-    found, corpus = read_set(clips)
-    tally = Tally(taken=len(found))
-    tally.given = write_rows(out, generate(found, corpus, plan, jobs=jobs, how=engine))
-    _emit(tally.report(), out, f"{tally.taken} clips, {tally.given} questions", json)
+    Example: ossicle data generate described.jsonl --out questions.jsonl
+    """
+    from ossicle.questions.endpoint import endpoint_named
+    from ossicle.questions.generate import Plan
+    from ossicle.questions.whole import closed_file, open_file
+
+    if not endpoint:
+        plan = Plan(tasks=tuple(task or ()), repeat=repeat, seed=seed, paper=paper, wordings=wordings)
+        tally = closed_file(clips, out, plan, jobs=jobs, engine=engine)
+        _emit(tally.report(), out, f"{tally.taken} clips, {tally.given} questions", json)
+        return
+    config = endpoint_named(
+        endpoint, key_variable=key_variable, at_once=at_once, tries=tries, timeout_s=timeout, max_usd=max_usd,
+        max_tokens=max_tokens, max_seconds=max_seconds, usd_per_million_in=price_in, usd_per_million_out=price_out,
+    )  # fmt: skip
+    report = open_file(
+        clips, out, config, name=prompt, pairs=pairs, paper=paper, dry_run=dry_run, progress=_progress("units")
+    )
+    output.emit({**report, "path": None if dry_run else out}, json=json, text=_plain(report))
+
+
+@app.command("filter")
+def filter_command(
+    questions: Questions,
+    out: Out = Path("filtered.jsonl"),
+    rejected: Annotated[Path | None, typer.Option(help="Where what goes is kept; by default beside --out.")] = None,
+    eval_set: Annotated[list[Path] | None, typer.Option("--eval-set", help="Clips that must not be taught.")] = None,
+    not_answers: Annotated[str, typer.Option(help="Drop answers that decline: ours, paper, or none.")] = "ours",
+    near: Annotated[float, typer.Option(help="Likeness of near duplicates; 1 = only equal ones.")] = 0.85,
+    leaked: Annotated[float, typer.Option(help="Share of an answer that may stand in its question.")] = 0.8,
+    min_answer_words: Annotated[int, typer.Option(help="Of open questions.")] = 1,
+    language: Annotated[str, typer.Option(help="en = Latin letters; any = all.")] = "en",
+    restore: Annotated[bool, typer.Option("--restore", help="Put back what --rejected holds.")] = False,
+    joint_subset: Annotated[str, typer.Option(help="On clips: LTU-AS's three conditions, below or above 20 %.")] = "",
+    per_label: Annotated[int, typer.Option(min=1, help="With --joint-subset: clips of a label.")] = 500,
+    json: JsonOption = False,
+) -> None:
+    """Take out questions that should not be taught, each with its reason; --restore puts them back."""
+    from ossicle.questions.filter import FilterConfig
+    from ossicle.questions.whole import filter_file, restore_file, subset_file
+
+    place = rejected or out.with_suffix(".rejected.jsonl")
+    if joint_subset:
+        tally = subset_file(questions, out, reading=joint_subset, per_label=per_label)
+    elif restore:
+        tally = restore_file(questions, place, out)
+    else:
+        config = FilterConfig(
+            not_answers="" if not_answers == "none" else not_answers, near=near, leaked=leaked,
+            min_answer_words=min_answer_words, language="" if language == "any" else language,
+        )  # fmt: skip
+        tally = filter_file(questions, out, place, config, eval_sets=eval_set or [])
+    _emit(tally.report(), out, tally.text(), json)
+
+
+@app.command("mix")
+def mix_command(
+    files: Annotated[list[str], typer.Argument(help="FILE, FILE*TIMES or FILE=WEIGHT.")],
+    out: Out = Path("mix.jsonl"),
+    total: Annotated[int | None, typer.Option(min=1, help="Rows to write; by default what the files hold.")] = None,
+    max_samples: Annotated[int | None, typer.Option(min=1, help="At most so many rows of each file.")] = None,
+    go_on: Annotated[bool, typer.Option("--go-on", help="Begin where the last mix of these files ended.")] = False,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+) -> None:
+    """Mix files of questions in proportion, the same rows from the same seed.
+
+    Example: ossicle data mix closed.jsonl=2 open.jsonl=1 --total 10000
+    """
+    from ossicle.data.blend import blend, entry_named
+
+    entries = [entry_named(file, max_samples) for file in files]
+    result = blend(entries, out, seed=seed, total=total, go_on=go_on)
+    rows = sum(result["taken"].values())
+    text = ", ".join(f"{name} {number}" for name, number in result["taken"].items())
+    _emit({"in": rows, "out": rows, "skipped": {}, **result}, out, f"{rows} rows: {text}", json)
+
+
+@app.command("shard")
+def shard_command(
+    questions: Questions,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of shards.")] = Path("shards"),
+    megabytes: Annotated[float, typer.Option(min=0.001, help="Size of a shard.")] = 256,
+    read: Annotated[
+        bool, typer.Option("--read", help="QUESTIONS is a folder of shards: unpack them into --out.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Write questions and their recordings as WebDataset shards, or unpack them."""
+    from ossicle.data.rows import Tally, read_rows, write_rows
+    from ossicle.data.shards import read_shards, write_shards
+
+    tally = Tally()
+    if read:
+        path = out / "questions.jsonl"
+        tally.taken = tally.given = write_rows(path, read_shards(questions, out / "audio"))
+        _emit(tally.report(), path, tally.text(), json)
+        return
+    paths = write_shards(read_rows(questions), out, tally, megabytes=megabytes)
+    _emit(tally.report(), out, f"{tally.text()}; {len(paths)} shards", json, shards=len(paths))
+
+
+@app.command("cache")
+def cache_command(
+    questions: Questions,
+    model: Annotated[str, typer.Option("--model", "-m", help="Whose encoders: a model folder, or nano.")] = "nano",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of caches.")] = Path("features"),
+    dtype: Annotated[str, typer.Option(help="What is kept: fp16, bf16 or fp32.")] = "fp16",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many bytes it takes.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Run recordings through a model's frozen encoders once, and keep what comes out."""
+    from ossicle.data import cache_file
+    from ossicle.data.rows import Tally
+    from ossicle.inference.engine import load
+
+    tally = Tally()
+    audios = cache_file.audios_of(questions, tally)
+    inner = load(model, device="cpu").model
+    planned = cache_file.plan(inner, audios, dtype)
+    done = {} if dry_run else cache_file.fill(inner, audios, out, dtype, _progress("recordings"))
+    tally.given = done.get("kept", 0)
+    text = f"{planned['recordings']} recordings, {planned['bytes'] / 1e6:.1f} MB in {dtype}"
+    _emit({**tally.report(), **planned, **done}, out, text, json)
+
+
+@app.command("build")
+def build_command(
+    recipe: Annotated[str, typer.Argument(help="A data recipe that ships (openasqa, folder), or a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[a.b=c]…", help="Settings of the recipe.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder; a stopped build goes on there.")] = Path("built"),
+    jobs: Jobs = 1,
+    engine: Engine = "local",
+    json: JsonOption = False,
+) -> None:
+    """Run a whole recipe: import, describe, ask, filter, mix, shard; with a data card.
+
+    Example: ossicle data build folder parts.sounds.root=recordings --out built
+    """
+    from ossicle.questions.build import Build, load
+
+    result = Build(load(recipe, overrides or []), out, output.note, jobs=jobs, engine=engine).run()
+    output.emit(result, json=json, text=f"{result['out']} questions: {result['path']}\ncard: {result['card']}")
+
+
+@app.command("explain")
+def explain_command(
+    row: Annotated[str, typer.Argument(help="Id of a row, or its line number.")],
+    questions: Annotated[Path, typer.Option("--in", help="File of questions.")] = Path("questions.jsonl"),
+    clips: Annotated[Path | None, typer.Option(help="Its clips, to show their facts too.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Show how a row was made: wording or prompt, what the model was told, seed, clip, terms."""
+    from ossicle.questions.whole import explain
+
+    found = explain(row, questions, clips)
+    output.emit(found, json=json, text=_plain(found))
 
 
 def _emit(report: dict[str, Any], out: Path, text: str, json: bool, **more: Any) -> None:

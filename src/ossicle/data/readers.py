@@ -256,7 +256,8 @@ def _turn(turn: Any, role_key: str, content_key: str, audios: list[Any]) -> dict
         raise DataError(f"a turn needs '{role_key}' and '{content_key}'")
     role, content = ROLES.get(turn[role_key], str(turn[role_key])), turn[content_key]
     if isinstance(content, str):
-        return {"role": role, "content": content}
+        said = {"transcript": str(turn["transcript"])} if turn.get("transcript") else {}
+        return {"role": role, "content": content, **said}
     if not isinstance(content, list):
         raise DataError(f"'{content_key}' is {type(content).__name__}, expected text or a list of parts")
     text = ""

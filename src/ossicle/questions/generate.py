@@ -2,7 +2,8 @@
 
     random numbers of a clip = hash(seed, clip)      row id = hash(clip, task, turn, wordings, seed)
 
-Source: FIDELITY §3.7: half of LTU's closed questions begin "Closed-ended question: ", at random.
+Source: FIDELITY §3.7: half of LTU's closed questions begin "Closed-ended question: ", at random; in LTU-AS the
+transcript stands beside every question (here the turn's `transcript`, in paper mode).
 """
 
 from __future__ import annotations
@@ -114,12 +115,13 @@ def row(
     clip: Clip, key: str, task: str, turn: int, text: str, asked: Asked, audio: Any, made: dict[str, Any]
 ) -> dict[str, Any]:
     """Return one question as a row of messages JSONL with where it came from."""
-    mark = f"{key}|{task}|{turn}|{made.get('wordings')}|{made.get('seed')}"
+    mark = f"{key}|{task}|{turn}|{made.get('wordings')}|{made.get('seed', made.get('unit'))}"
     audios = [audio] if asked.other is None else [audio, audio_of(asked.other)]
+    said = {"transcript": clip.transcript} if made.get("paper") and clip.transcript else {}
     result = {
         "id": blake2b(mark.encode(), digest_size=8).hexdigest(),
         "messages": [
-            {"role": "user", "content": AUDIO_TAG * len(audios) + text},
+            {"role": "user", "content": AUDIO_TAG * len(audios) + text, **said},
             {"role": "assistant", "content": asked.answer},
         ],
         "audios": audios,

@@ -52,7 +52,7 @@ class Asked:
 Task = Callable[[Clip, Corpus, Random, bool, Templates], "Asked | None"]
 
 
-def sentiment_word(value: str) -> str | None:
+def sentiment_word(value: str | None) -> str | None:
     """Return the word of a sentiment from -3 to 3, rounded; None for what is no number of that range.
 
     Example:
@@ -60,7 +60,7 @@ def sentiment_word(value: str) -> str | None:
         'positive'
     """
     try:
-        return SENTIMENTS[round(float(value))]
+        return None if value is None else SENTIMENTS[round(float(value))]
     except (ValueError, KeyError, OverflowError):
         return None
 
@@ -100,7 +100,7 @@ def _emotion(clip: Clip, corpus: Corpus, rng: Random, paper: bool, templates: Te
 
 
 def _sentiment(clip: Clip, corpus: Corpus, rng: Random, paper: bool, templates: Templates) -> Asked | None:
-    word = sentiment_word(clip.sentiment) if clip.sentiment is not None else None
+    word = sentiment_word(clip.sentiment)
     return Asked(_sentence(word), word) if word else None
 
 

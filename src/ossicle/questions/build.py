@@ -1,0 +1,288 @@
+"""The whole engine from one recipe: import, describe, ask, filter, mix, shard; each step once, until it changes.
+
+    recipe ─► import ─► describe ─► closed ┐
+                              └───► open ──┴─► filter ─► mix ─► shards · data card
+    OUT/steps.json: step ─► hash(settings, what it read)            the same hash: the step is not run again
+
+Source: our choice; recipe `openasqa` mirrors the composition table of LTU-AS (FIDELITY §3.6).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from pydantic import Field
+
+from ossicle.config import Section, dump, read
+from ossicle.data import stats
+from ossicle.data.blend import BlendEntry, blend
+from ossicle.data.imports import describe_file, import_clips
+from ossicle.data.rows import Tally, read_rows, writing
+from ossicle.data.shards import write_shards
+from ossicle.data.store import unit_key
+from ossicle.errors import ConfigError, suggest
+from ossicle.questions.endpoint import EndpointConfig
+from ossicle.questions.filter import FilterConfig
+from ossicle.questions.generate import Plan
+from ossicle.questions.whole import closed_file, filter_file, open_file
+
+FOLDER = Path(__file__).parents[1] / "recipes" / "data"
+
+
+class Closed(Section):
+    """Closed questions of a part.
+
+    Attributes:
+        tasks: Which; empty = all that fit.
+        repeat: Questions of each task that fits.
+    """
+
+    tasks: list[str] = Field(default=[])
+    repeat: int = Field(default=1, ge=1)
+
+
+class Open(Section):
+    """Open questions of a part.
+
+    Attributes:
+        prompt: `auto`, or the name of a prompt.
+        pairs: Questions per clip; None = the prompt's.
+    """
+
+    prompt: str = "auto"
+    pairs: int | None = None
+
+
+class Part(Section):
+    """One dataset and what is made of it.
+
+    Attributes:
+        root: Where it lies; `${VARIABLES}` are filled in.
+        adapter: Its layout.
+        closed: Closed questions; None = none.
+        open: Open questions; None = none, and none without an endpoint.
+        times: How often its questions come in the mix.
+        max_samples: At most so many of its questions.
+        optional: A recipe goes on without it where it is not there.
+    """
+
+    root: str
+    adapter: str = "auto"
+    closed: Closed | None = Closed()
+    open: Open | None = None
+    times: float = 1.0
+    max_samples: int | None = None
+    optional: bool = False
+
+
+class BuildRecipe(Section):
+    """What a set of questions is built from.
+
+    Attributes:
+        name: Of the recipe.
+        description: What it is for.
+        parts: Datasets by name.
+        endpoint: Who is asked for open questions; None = nobody.
+        filter: Which filters run.
+        eval_sets: Clips or folders that must not be taught.
+        paper: Answer shapes and cut points of LTU-AS.
+        describe: Measure the clips; without it there are no levels.
+        seed: Of wordings and of the mix.
+        total: Rows of the mix; None = all.
+        shards: Write WebDataset shards too.
+    """
+
+    name: str
+    description: str = ""
+    parts: dict[str, Part]
+    endpoint: EndpointConfig | None = None
+    filter: FilterConfig = FilterConfig()
+    eval_sets: list[str] = Field(default=[])
+    paper: bool = False
+    describe: bool = True
+    seed: int = 0
+    total: int | None = None
+    shards: bool = False
+
+
+def shipped() -> list[str]:
+    """Return the names of the recipes that ship."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load(name: str, overrides: list[str]) -> BuildRecipe:
+    """Return a recipe by shipped name or path, with overrides.
+
+    Raises:
+        ConfigError: No such recipe, or a setting that does not fit.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"no data recipe '{name}'; {suggest(name, shipped())}; or give a YAML file")
+    document = read(path)
+    for override in overrides:
+        document.set(override)
+    return document.check(BuildRecipe)
+
+
+class Build:
+    """A run of a recipe into a folder.
+
+    Args:
+        recipe: What is built.
+        out: Where; a stopped run goes on there.
+        note: Told what happens.
+        jobs: Processes.
+        engine: `local` or `ray`.
+    """
+
+    def __init__(
+        self, recipe: BuildRecipe, out: Path, note: Callable[[str], None], *, jobs: int = 1, engine: str = "local"
+    ) -> None:
+        self.recipe, self.out, self.note = recipe, out, note
+        self.jobs, self.engine = jobs, engine
+        self.place = out / "steps.json"
+        self.steps: dict[str, Any] = json.loads(self.place.read_text()) if self.place.is_file() else {}
+        self.absent: list[str] = []
+
+    def run(self) -> dict[str, Any]:
+        """Run what is not done yet, and return counts by step.
+
+        Raises:
+            UserError: A part that is not optional is not there, or a step fails for a reason of the user's.
+        """
+        entries = []
+        for name, part in self.recipe.parts.items():
+            root = Path(Template(part.root).safe_substitute(os.environ)).expanduser()
+            if part.optional and not root.exists():
+                self.absent.append(name)
+                self.note(f"{name}: not there, left out ({root})")
+                continue
+            times, cap = part.times, part.max_samples
+            for path in self._part(name, part, root):
+                entries.append(BlendEntry(path=str(path), times=times, max_samples=cap))
+        if not entries:
+            raise ConfigError(f"{self.recipe.name}: no part is there: {', '.join(self.absent)}; set their 'root'")
+        mixed = self.out / "questions.jsonl"
+        seed, total = self.recipe.seed, self.recipe.total
+        made = [Path(entry.path) for entry in entries]
+        self._step("mix", made, lambda: blend(entries, mixed, seed=seed, total=total), str(entries), seed, total)
+        if self.recipe.shards:
+            self._step("shards", [mixed], lambda: self._shard(mixed))
+        return self._finish(mixed)
+
+    def _part(self, name: str, part: Part, root: Path) -> list[Path]:
+        """Return the filtered questions of one part."""
+        folder = self.out / name
+        clips, described = folder / "clips.jsonl", folder / "described.jsonl"
+        self._step(
+            f"{name}/import", [], lambda: import_clips(root, clips, adapter=part.adapter, source=name)[1].report(),
+            str(root), part.adapter,
+        )  # fmt: skip
+        if self.recipe.describe:
+            self._step(
+                f"{name}/describe", [clips],
+                lambda: describe_file(clips, described, jobs=self.jobs, engine=self.engine)[0].report(),
+            )  # fmt: skip
+        told = described if self.recipe.describe else clips
+        made = []
+        if part.closed is not None:
+            plan = Plan(
+                tasks=tuple(part.closed.tasks),
+                repeat=part.closed.repeat,
+                seed=self.recipe.seed,
+                paper=self.recipe.paper,
+            )
+            path = folder / "closed.jsonl"
+            self._step(
+                f"{name}/closed", [told], lambda: closed_file(told, path, plan, jobs=self.jobs).report(), str(plan)
+            )
+            made.append(self._filtered(f"{name}/filter-closed", path))
+        if part.open is not None and self.recipe.endpoint is not None:
+            path, asked, endpoint = folder / "open.jsonl", part.open, self.recipe.endpoint
+            self._step(
+                f"{name}/open", [told],
+                lambda: open_file(
+                    told, path, endpoint, name=asked.prompt, pairs=asked.pairs, paper=self.recipe.paper
+                ),
+                endpoint.model, str(asked),
+            )  # fmt: skip
+            made.append(self._filtered(f"{name}/filter-open", path))
+        return made
+
+    def _filtered(self, step: str, path: Path) -> Path:
+        kept = path.with_suffix(".kept.jsonl")
+        sets = [Path(Template(text).safe_substitute(os.environ)) for text in self.recipe.eval_sets]
+        config = self.recipe.filter
+        self._step(
+            step, [path],
+            lambda: filter_file(path, kept, path.with_suffix(".rejected.jsonl"), config, eval_sets=sets).report(),
+            config.model_dump_json(), str(sets),
+        )  # fmt: skip
+        return kept
+
+    def _shard(self, mixed: Path) -> dict[str, Any]:
+        tally = Tally()
+        paths = write_shards(read_rows(mixed), self.out / "shards", tally)
+        return {**tally.report(), "shards": len(paths)}
+
+    def _step(self, name: str, reads: list[Path], do: Callable[[], dict[str, Any]], *settings: Any) -> None:
+        """Run a step unless it was run with the same settings on the same files."""
+        key = unit_key(settings, [_digest(path) for path in reads])
+        if self.steps.get(name, {}).get("key") == key:
+            self.note(f"{name}: done before")
+            return
+        started = time.monotonic()
+        result = do()
+        counts = {k: v for k, v in result.items() if k != "examples"}
+        unfinished = bool(result.get("stopped"))
+        self.steps[name] = {"key": "" if unfinished else key, "seconds": round(time.monotonic() - started, 2), **counts}
+        self.out.mkdir(parents=True, exist_ok=True)
+        with writing(self.place) as file:
+            json.dump(self.steps, file, indent=1, default=str)
+        self.note(f"{name}: {counts.get('in', '')} in, {counts.get('out', '')} out")
+
+    def _finish(self, mixed: Path) -> dict[str, Any]:
+        found = stats.count(read_rows(mixed))
+        card = self.out / "README.md"
+        with writing(card) as file:
+            file.write(data_card(self.recipe, found, self.steps, self.absent))
+        return {
+            "in": sum(step.get("in", 0) for name, step in self.steps.items() if name.endswith("/import")),
+            "out": found["rows"], "skipped": self._skipped(), "steps": self.steps, "absent": self.absent,
+            "path": mixed, "card": card,
+        }  # fmt: skip
+
+    def _skipped(self) -> dict[str, int]:
+        total: dict[str, int] = {}
+        for step in self.steps.values():
+            for reason, number in step.get("skipped", {}).items():
+                total[reason] = total.get(reason, 0) + number
+        return total
+
+
+def data_card(recipe: BuildRecipe, found: dict[str, Any], steps: dict[str, Any], absent: list[str]) -> str:
+    """Return the page that travels with a set: what is in it, of what terms, made how."""
+    lines = [f"# {recipe.name}", "", recipe.description, "", stats.table(found).replace("\n", "\n\n"), ""]
+    lines += ["| step | in | out | left out |", "|---|---|---|---|"]
+    for name, step in steps.items():
+        lost = ", ".join(f"{number} {reason}" for reason, number in step.get("skipped", {}).items())
+        lines.append(f"| {name} | {step.get('in', '')} | {step.get('out', '')} | {lost} |")
+    lines += ["", f"Parts that were not there: {', '.join(absent) or 'none'}.", ""]
+    lines += ["Terms of the recordings: " + ", ".join(f"{name} ({n})" for name, n in found["licences"].items()) + "."]
+    return "\n".join([*lines, "", "## Recipe", "", "```yaml", dump(recipe).rstrip(), "```", ""])
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=12)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,14 @@
+"""The data engine's benchmark reports what it says."""
+
+from __future__ import annotations
+
+from ossicle.bench.data import run
+
+
+def test_rates_and_scaling_agree():
+    result = run(clips=100, rounds=1, cores=4)
+    assert result["closed_questions_per_s"] > 1000
+    seconds = result["describe_ms_per_10s"] / 1000
+    assert abs(result["describe_times_real_time"] - 10 / seconds) <= 1 + 0.01 / seconds
+    hours = result["paper_set"]["hours"]
+    assert hours["1"] > hours["8"] > hours["64"] > 0

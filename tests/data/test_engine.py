@@ -1,0 +1,45 @@
+"""The same rows whichever engine makes them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from ossicle.data import engine
+from ossicle.errors import ConfigError
+
+
+def doubled(batch, by):
+    return [by * item for item in batch]
+
+
+def test_results_come_in_order_and_an_unknown_engine_is_refused():
+    work = partial(doubled, by=2)
+    assert list(engine.run(work, range(10), size=3)) == [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]
+    assert list(engine.run(work, [], size=3)) == []
+    with pytest.raises(ConfigError, match="none of local, ray"):
+        list(engine.run(work, [1], engine="spark"))
+
+
+@pytest.mark.slow
+def test_processes_give_the_same():
+    from ossicle.audio.levels import level_index
+
+    work = partial(_levels_of, level_index)
+    assert list(engine.run(work, range(20), size=3, jobs=2)) == list(engine.run(work, range(20), size=3))
+
+
+def _levels_of(level, batch):
+    return [level(item, (1, 2, 3, 4)) for item in batch]
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same():
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        local = list(engine.run(partial(doubled, by=3), range(20), size=4))
+        assert list(engine.run(partial(doubled, by=3), range(20), size=4, engine="ray")) == local
+    finally:
+        ray.shutdown()

@@ -1,0 +1,188 @@
+"""Open questions through an endpoint that misbehaves: every unit once, killed or not, and never a word of the key."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("openai")
+pytest.importorskip("tenacity")
+
+from ossicle.data.clip import Clip
+from ossicle.data.store import Store
+from ossicle.errors import ConfigError, UserError
+from ossicle.questions import prompts, replies
+from ossicle.questions.ask_model import ask_all, estimate, rows_of, units_of
+from ossicle.questions.corpus import Corpus
+from ossicle.questions.endpoint import EndpointConfig, endpoint_named, retry_after_s
+from questions.ask_child import clips, settings
+from questions.endpoint_double import Double
+
+CHILD = Path(__file__).with_name("ask_child.py")
+
+
+def outcome_is_whole(folder: Path, url: str, count: int) -> Store:
+    units = list(units_of(clips(count), Corpus(), settings(url), pairs=3))
+    store = Store(folder, write=False)
+    kinds = {unit.key: store[unit.key]["kind"] for unit in units}  # KeyError: a unit is missing
+    assert len(kinds) == count
+    assert len(store) == count
+    hopeless = {unit.key for unit in units if "hopeless" in unit.clip.labels}
+    assert {key for key, kind in kinds.items() if kind == "rejected"} >= hopeless
+    for key in kinds:
+        entry = store[key]
+        assert entry["reason"] if entry["kind"] == "rejected" else len(entry["pairs"]) == 3
+    ids = [row["id"] for row in rows_of(units, store, settings(url))]
+    assert len(ids) == len(set(ids)) == 3 * sum(kind == "done" for kind in kinds.values())
+    return store
+
+
+def kill_and_go_on(folder: Path, count: int, kills: int, seed: int) -> None:
+    rng = random.Random(seed)
+    with Double(stall_s=2.0) as server:
+        command = [sys.executable, str(CHILD), server.url, str(folder), str(count)]
+        for _ in range(kills):
+            before = server.calls
+            child = subprocess.Popen(command)
+            deadline = time.monotonic() + 120
+            wanted = before + rng.randrange(1, max(2, count // (kills + 1)))
+            while server.calls < wanted and child.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.002)
+            child.kill()
+            child.wait()
+        subprocess.run(command, check=True)
+        store = outcome_is_whole(folder, server.url, count)
+        assert server.calls <= store.notes["sent"]  # whatever is billed has been noted before
+        assert store.damaged == 0
+
+
+def test_killed_and_gone_on_every_unit_is_there_once(tmp_path):
+    kill_and_go_on(tmp_path, count=60, kills=1, seed=1)
+
+
+@pytest.mark.slow
+def test_ten_thousand_units_and_twenty_kills(tmp_path):
+    kill_and_go_on(tmp_path, count=10_000, kills=20, seed=2)
+
+
+def test_well_behaved_calls_are_one_per_unit_and_nothing_is_asked_twice(tmp_path):
+    with Double(naughty=False) as server:
+        config = settings(server.url)
+        some = [Clip(path=Path(f"/c/{n}.wav"), source="s", labels=("dog", "rain"), transcript="come") for n in range(5)]
+        units = list(units_of(some, Corpus(), config, name="joint_paragraph"))
+        with Store(tmp_path) as store:
+            assert estimate(units, store, config)["calls"] == 10
+            outcome = ask_all(units, config, store)
+            assert outcome.done == 5
+            assert server.calls == outcome.spent["calls"] == 10  # a paragraph, then the pairs
+            assert ask_all(units, config, store).spent["calls"] == 0
+            assert estimate(units, store, config)["left"] == 0
+            rows = list(rows_of(units, store, config))
+        assert [row["task"] for row in rows[:2]] == ["summary", "open"]
+        told = rows[1]["made"]["told"]
+        assert told == ["Sounds: dog, rain", "Words of the speech: come"]
+        assert "Summary: A dog barks while it rains." in server.bodies[-1]["messages"][1]["content"]
+        assert server.bodies[0]["response_format"]["json_schema"]["strict"] is True
+
+
+@pytest.mark.parametrize(("cap", "name"), [({"max_tokens": 400}, "tokens"), ({"max_usd": 0.0004}, "money")])
+def test_a_cap_stops_cleanly_and_the_rest_is_done_later(tmp_path, cap, name):
+    with Double(naughty=False) as server:
+        config = settings(server.url).model_copy(
+            update={"at_once": 1, "usd_per_million_in": 1.0, "usd_per_million_out": 1.0}
+        )
+        units = list(units_of(clips(7), Corpus(), config, pairs=3))
+        with Store(tmp_path) as store:
+            outcome = ask_all(units, config.model_copy(update=cap), store)
+            assert outcome.stopped == name
+            assert outcome.done == 3
+            assert ask_all(units, config, store).done == 7
+
+
+def test_a_refused_key_is_one_line_without_the_key(tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-secret-key")
+    with Double(status=401) as server, Store(tmp_path / "store") as store:
+        config = settings(server.url).model_copy(update={"key_variable": "MY_KEY"})
+        with pytest.raises(UserError, match="MY_KEY is refused") as caught:
+            ask_all(list(units_of(clips(3), Corpus(), config)), config, store)
+        assert server.keys == {"Bearer sk-secret-key"}
+    assert "sk-secret" not in str(caught.value)
+    assert not any(b"sk-secret" in path.read_bytes() for path in (tmp_path / "store").iterdir())
+
+
+def test_a_server_without_structured_replies_is_asked_without_them(tmp_path):
+    class Old(Double):
+        def finish_request(self, request, client_address):
+            super().finish_request(request, client_address)
+
+    with Old(naughty=False) as server, Store(tmp_path) as store:
+        config = settings(server.url)
+        units = list(units_of(clips(2), Corpus(), config, pairs=3))
+        server.status = 400
+        outcome = ask_all(units, config, store)
+        assert outcome.rejected == {"refused with status 400": 2}
+        assert "response_format" not in server.bodies[-1]
+
+
+def test_settings_that_cannot_work_are_refused():
+    for config, words in (
+        (EndpointConfig(url="https://user:pass@host/v1", model="m"), "holds a key"),
+        (EndpointConfig(url="host", model="m"), "expected an address"),
+        (EndpointConfig(url="http://localhost/v1", model="m", max_usd=0), "budget of nothing"),
+        (EndpointConfig(url="http://localhost/v1", model="m", max_usd=1), "needs prices"),
+    ):
+        with pytest.raises(ConfigError, match=words) as caught:
+            config.check()
+        assert "pass" not in str(caught.value)
+    with pytest.raises(ConfigError, match="NO_SUCH_KEY"):
+        EndpointConfig(url="https://host/v1", model="m", key_variable="NO_SUCH_KEY").key()
+    with pytest.raises(ConfigError, match="no model"):
+        endpoint_named("https://host/v1")
+
+
+def test_retry_after_is_read_as_seconds_or_a_date():
+    assert retry_after_s("3") == 3
+    assert retry_after_s("Thu, 01 Jan 1970 00:00:10 GMT", now=lambda: 4.0) == 6
+    assert retry_after_s("soon") is None
+
+
+def test_the_prompt_that_says_most_is_chosen_and_says_only_what_is_known():
+    base = {"path": Path("a.wav"), "source": "s"}
+    said = {**base, "transcript": "my love"}
+    chosen = {
+        "sound": Clip(**base, labels=("dog",)), "joint": Clip(**said, labels=("Singing",)),
+        "music": Clip(**said, genres=("rock", "folk")), "speech": Clip(**said, gender="male"),
+        "emotion": Clip(**said, emotion="sad"), "opinion": Clip(**said, sentiment="-2"),
+        "speaker": Clip(**said, age="31"),
+    }  # fmt: skip
+    assert {name: prompts.fitting(clip) for name, clip in chosen.items()} == {name: name for name in chosen}
+    counts = {name: prompts.prompt(name).pairs for name in prompts.book()["prompts"]}
+    assert counts == {
+        "sound": 10, "speech": 20, "emotion": 20, "opinion": 20, "speaker": 10, "music": 5, "joint": 10,
+        "joint_paragraph": 10,
+    }  # fmt: skip
+    lines = prompts.lines(chosen["joint"], Corpus(), prompts.prompt("joint"))
+    assert lines == ["Sounds: Singing", "Words of the singing: my love"]
+    assert prompts.lines(chosen["opinion"], Corpus(), prompts.prompt("opinion"))[-1].endswith(": negative")
+
+
+def test_replies_are_checked_strictly_and_a_code_fence_is_taken_off():
+    fenced = '```json\n{"pairs": [{"q": "Who?", "a": "A man."}, {"q": "Who?", "a": "A man."}]}\n```'
+    assert replies.read_pairs(fenced) == [("Who?", "A man.")]
+    for text in (
+        '{"pairs": []}',
+        '{"pairs": [{"q": "x"}]}',
+        '{"pairs": [{"q": 5, "a": "x"}]}',
+        "[]",
+        "",
+        '{"pairs": [{"q": "", "a": "x"}]}',
+    ):
+        with pytest.raises(UserError):
+            replies.read_pairs(text)
+    assert json.dumps(replies.schema(replies.Pairs))
