@@ -26,6 +26,7 @@ TEMPLATES = {
         "{% else %}"
         "{% set parts = message['content'].split('<audio>') %}"
         "{% for part in parts[1:] %}<audio>{% endfor %}"
+        "{% if loop.first %}{{ bos_token }}{% endif %}"
         "{% set body = parts | join('') %}"
         "### Instruction:\n{{ body }}\n\n"
         "{% if message['transcript'] %}### Input:\n{{ message['transcript'] }}\n\n{% endif %}"
@@ -48,6 +49,18 @@ def template(name: str) -> str:
     if name not in TEMPLATES:
         raise DataError(f"unknown chat template '{name}'; {suggest(name, list(TEMPLATES))}")
     return TEMPLATES[name]
+
+
+def spoken(turn: dict[str, Any], chat_template: str | None) -> dict[str, Any]:
+    """Return a turn whose transcript is where the chat template looks for it, or else at its end.
+
+    Example:
+        >>> spoken({"role": "user", "content": "What?", "transcript": "hello"}, None)["content"]
+        'What?\\nhello'
+    """
+    if "transcript" not in turn or "transcript" in str(chat_template):
+        return turn
+    return {"role": turn["role"], "content": f"{turn['content']}\n{turn['transcript']}"}
 
 
 def flatten(messages: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Any]]:

@@ -53,6 +53,7 @@ class AudioProcessor(ProcessorMixin):
         self.streams = streams or []
         self.audio_token, self.audio_slot_token = audio_token, audio_slot_token
         self._plans = stream_plans.plan(self.streams) if self.streams else []
+        self.hides_marker = any(getattr(plan.integration, "marker", "seen") == "hidden" for plan in self._plans)
         self.audio_token_id = tokenizer.convert_tokens_to_ids(audio_token)
         self.audio_slot_id = tokenizer.convert_tokens_to_ids(audio_slot_token)
 
@@ -67,6 +68,10 @@ class AudioProcessor(ProcessorMixin):
     def num_slots(self, num_samples: int) -> int:
         """Return how many rows of text a clip of `num_samples` at 16 kHz takes."""
         return sum(plan.num_slots(num_samples) for plan in self._plans)
+
+    def encoders(self) -> dict[str, Any]:
+        """Return the settings of every encoder, by the stream that owns it."""
+        return {plan.name: plan.encoder for plan in self._plans if plan.owner == plan.name}
 
     def expand(self, text: str, lengths: Sequence[int]) -> str:
         """Return the text with each `<audio>` tag replaced by its clip's slots and marker.
@@ -145,7 +150,7 @@ class AudioProcessor(ProcessorMixin):
         return {"audio_values": values, "audio_lengths": torch.tensor(lengths)}
 
     def pad(self, rows: Sequence[Sequence[int]], *, side: Literal["left", "right"] = "left") -> dict[str, Tensor]:
-        """Return `input_ids` and `attention_mask` (B, L) of rows of ids."""
+        """Return `input_ids` and `attention_mask` (B, L) of rows of ids; a hidden marker is masked."""
         width = max(map(len, rows))
         filler = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         ids, mask = torch.full((len(rows), width), filler), torch.zeros(len(rows), width, dtype=torch.long)
@@ -153,6 +158,8 @@ class AudioProcessor(ProcessorMixin):
             place = slice(width - len(row), width) if side == "left" else slice(0, len(row))
             ids[index, place] = torch.tensor(list(row), dtype=torch.long)
             mask[index, place] = 1
+        if self.hides_marker:
+            mask[ids == self.audio_token_id] = 0
         return {"input_ids": ids, "attention_mask": mask}
 
     def chat(self, conversations: Sequence[Sequence[dict[str, Any]]], audio: Any = None, **kwargs: Any) -> BatchFeature:
@@ -204,7 +211,9 @@ class AudioProcessor(ProcessorMixin):
         ids: list[int] = []
         labels: list[int] = []
         left = list(lengths)
-        for text, gives_loss in pieces(self.tokenizer, messages, loss_on=loss_on, chat_template=self.chat_template):
+        for text, gives_loss in _joined(
+            pieces(self.tokenizer, messages, loss_on=loss_on, chat_template=self.chat_template)
+        ):
             count = text.count(AUDIO_TAG)
             part = self.ids(self.expand(text, left[:count]))
             left = left[count:]
@@ -214,6 +223,16 @@ class AudioProcessor(ProcessorMixin):
         if left:
             raise DataError(f"{len(lengths)} clips were given, but {len(left)} of them have no {AUDIO_TAG} tag")
         return ids, labels
+
+
+def _joined(parts: Sequence[tuple[str, bool]]) -> list[tuple[str, bool]]:
+    """Return pieces of text with neighbours of one kind joined, so that they are tokenized as one text."""
+    out: list[tuple[str, bool]] = []
+    for text, gives_loss in parts:
+        if out and out[-1][1] == gives_loss:
+            text = out.pop()[0] + text
+        out.append((text, gives_loss))
+    return out
 
 
 def as_samples(item: Any, sampling_rate: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from ossicle.connectors.base import build_connector
-from ossicle.connectors.tltr import Float32LayerNorm
+from ossicle.connectors.tltr import Block, Float32LayerNorm
 from ossicle.types import AudioTokens, EncoderFacts
 
 PLAIN = {"kind": "tltr", "time_embedding": False, "output_norm": False}
@@ -59,24 +59,74 @@ def test_equals_the_official_blocks(golden_root, case):
     assert (small - golden[f"case{case}.proj_small_output"]).abs().max() < 1e-5
 
 
-def test_equals_the_official_smaller_width(golden_root):
-    """The tagger averages over time between the blocks and ends in a classifier; its parts are ours."""
-    golden = load_file(golden_root / "ltu" / "whisper_at_taggers.safetensors")
-    prefix = "lw_down_tr_32_1_8."
-    layers = golden["input"]
-    connector = build_connector({**PLAIN, "inner": 32}, _facts(layers), 5)
-    weights = _weights(golden, f"{prefix}weights.")
+def _classified(mixed: torch.Tensor, weights: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The tagger's classifier: the head of the tagging objective."""
+    width = mixed.shape[-1]
+    head = torch.nn.Sequential(torch.nn.LayerNorm(width), torch.nn.Linear(width, 50))
+    head.load_state_dict({n.removeprefix("mlp_layer."): v for n, v in weights.items() if n.startswith("mlp_layer.")})
+    return head(mixed)
+
+
+def _tagger(golden, mode, layers, weights):
+    connector = build_connector({**PLAIN, "inner": 32 if "down" in mode else None}, _facts(layers), 5)
     loaded = connector.load_state_dict(weights, strict=False)
     assert all(name.startswith("projection") for name in loaded.missing_keys)
     assert all(name.startswith("mlp_layer") for name in loaded.unexpected_keys)
+    return connector
+
+
+@pytest.mark.parametrize("mode", ["lw_tr_1_8", "lw_down_tr_32_1_8"])
+def test_tags_as_the_official_tagger(golden_root, mode):
+    """Whisper-AT takes the mean over time before the layer block (`time_mean: before_layers`)."""
+    golden = load_file(golden_root / "ltu" / "whisper_at_taggers.safetensors")
+    weights = _weights(golden, f"{mode}.weights.")
+    connector = _tagger(golden, mode, golden["input"], weights)
     with torch.no_grad():
-        states = connector.time_tr(connector.down_layer(layers).flatten(0, 1)).mean(1).unflatten(0, (3, 6))
-        mixed = connector.layer_tr(states).mean(1)
-        normed = torch.nn.functional.layer_norm(
-            mixed, (32,), weights["mlp_layer.0.weight"], weights["mlp_layer.0.bias"]
-        )
-        got = normed @ weights["mlp_layer.1.weight"].T + weights["mlp_layer.1.bias"]
-    assert (got - golden[f"{prefix}output"]).abs().max() < 1e-5
+        got = _classified(connector.fuse(_tokens(golden["input"]), mean_first=True)[:, 0], weights)
+        after = _classified(connector.fuse(_tokens(golden["input"])).mean(1), weights)
+    assert (got - golden[f"{mode}.output"]).abs().max() < 1e-5
+    assert (after - golden[f"{mode}.output"]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    "mode", ["last_mlp", "mean_mlp", "wa_mlp", "wa_tr_1", "wa_down_tr_32_1", "last_tr_2", "mean_tr_4"]
+)
+def test_simpler_taggers_are_made_of_the_same_parts(golden_root, mode):
+    golden = load_file(golden_root / "ltu" / "whisper_at_taggers.safetensors")
+    weights = {n.removeprefix(f"{mode}.weights."): v for n, v in golden.items() if n.startswith(f"{mode}.weights.")}
+    layers = golden["input"]
+    if mode.startswith("wa"):
+        share = weights["layer_weight"] / weights["layer_weight"].sum()
+        states = (layers * share[:, None, None]).sum(1)
+    else:
+        states = layers[:, -1] if mode.startswith("last") else layers.mean(1)
+    with torch.no_grad():
+        if "down" in mode:
+            down = torch.nn.Sequential(Float32LayerNorm(40), torch.nn.Linear(40, 32))
+            down.load_state_dict({n.removeprefix("down_layer."): v for n, v in weights.items() if "down_layer" in n})
+            states = down(states)
+        if "tr" in mode.split("_"):
+            block = Block(states.shape[-1], heads=int(mode.rsplit("_", 1)[1]))
+            block.load_state_dict({n.removeprefix("time_tr."): v for n, v in weights.items() if "time_tr" in n})
+            states = block(states)
+        got = _classified(states.mean(1), weights)
+    assert (got - golden[f"{mode}.output"]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("seconds", ["10", "4", "0.4"])
+@pytest.mark.parametrize("mode", ["tl_tr_1_8", "tl_down_tr_32_1_8"])
+def test_windows_of_a_long_clip_are_tagged_like_clips(golden_root, mode, seconds):
+    """30 s in windows, the last one filled with zeros that count."""
+    golden = load_file(golden_root / "ltu" / "whisper_at_segments.safetensors")
+    steps = int(2.5 * float(seconds))
+    layers = golden["input"]
+    filled = torch.nn.functional.pad(layers, (0, 0, 0, -layers.shape[1] % steps))
+    windows = filled.unflatten(1, (-1, steps)).transpose(0, 1)  # (W, L, steps, D)
+    weights = _weights(golden, f"{mode}.weights.")
+    connector = _tagger(golden, mode, windows, weights)
+    with torch.no_grad():
+        got = _classified(connector.fuse(_tokens(windows), mean_first=True)[:, 0], weights)
+    assert (got - golden[f"{mode}.res{seconds}.output"]).abs().max() < 1e-5
 
 
 def test_from_whisper_taps_to_audio_tokens(golden_root):

@@ -10,7 +10,14 @@ import typer
 
 from ossicle.cli import output
 from ossicle.cli.clips import list_clips, read_clips, split_question
-from ossicle.cli.options import DeviceOption, DtypeOption, JsonOption, ModelOption
+from ossicle.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    InputModeOption,
+    JsonOption,
+    ModelOption,
+    TranscribeOption,
+)
 from ossicle.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,6 +36,9 @@ def command(
     json: JsonOption = False,
     trace: Annotated[bool, typer.Option("--trace", help="Show what each stream heard and what fired.")] = False,
     when: Annotated[bool, typer.Option("--when", help="Show when it listened: what muting each second costs.")] = False,
+    input_mode: InputModeOption = "joint",
+    transcribe: TranscribeOption = "",
+    transcript: Annotated[str, typer.Option("--transcript", help="What is said in it, where that is known.")] = "",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 64,
     into: Annotated[
         Path | None, typer.Option("--output", help="JSON lines, written as answers come; run again to go on.")
@@ -46,6 +56,10 @@ def command(
     if into is not None:
         if trace or when:
             raise UserError("--output keeps answers alone; leave --trace and --when away")
+        if transcribe or transcript or input_mode != "joint":
+            raise UserError(
+                "--output asks with the audio alone; leave --transcribe, --transcript and --input-mode away"
+            )
         told = _written(into, list_clips(audio), question, model, max_new_tokens, device, dtype)
         output.emit(told, json=json, text=_told(told))
         return
@@ -54,8 +68,11 @@ def command(
         output.warn(f"skipped: {row['reason']}")
 
     from ossicle.inference.engine import load
+    from ossicle.inference.transcribe import hearing
 
+    heard = hearing(input_mode, transcribe, transcript)
     engine = load(model, device=device, dtype=dtype)
+    engine.hearing = heard
     output.note_setting_line(engine.setting)
     rows = [
         _row(engine, wave, question, answer, trace=trace, when=when)
@@ -130,6 +147,8 @@ def _row(engine: Engine, wave: Waveform, question: str, answer: Answer, *, trace
         },
         "timing_s": {stage: answer.timing_s.get(stage, 0.0) for stage in ("encode", "prefill", "decode")},
     }
+    if engine.hearing.transcriber is not None or engine.hearing.given:
+        row["transcript"] = answer.transcript
     if wave.truncated:
         row["audio"]["lost_s"] = round(wave.lost_s, 3)
     if trace:
@@ -161,6 +180,8 @@ def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
     for row in rows:
         prefix = f"{row['audio']['path']}: " if len(rows) > 1 else ""
         yield f"{prefix}{row['answer']}"
+        if "transcript" in row:
+            yield f"    read: {row['transcript'] or 'nothing'}"
         if "trace" in row:
             from ossicle.inference.trace import lines
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ossicle.cli.options import DeviceOption, DtypeOption, JsonOption, SeedOption
+from ossicle.cli.options import DeviceOption, DtypeOption, InputModeOption, JsonOption, SeedOption, TranscribeOption
 from ossicle.cli.output import emit, note_setting_line
 
 app = typer.Typer()
@@ -35,6 +35,7 @@ TrainedOn = Annotated[
     list[Path] | None, typer.Option("--trained-on", help="Recordings it was taught: are any of them in the suite?")
 ]
 Report = Annotated[bool, typer.Option("--report", help="Write a page with confusions and errors to hear.")]
+Usage = Annotated[bool, typer.Option("--usage", help="Which weak encoders a mixture uses, by task and class.")]
 Verify = Annotated[Path | None, typer.Option("--verify", help="A card to rerun and check.")]
 
 
@@ -55,6 +56,9 @@ def command(
     predictions: Predictions = None,
     questions_out: QuestionsOut = None,
     trained_on: TrainedOn = None,
+    input_mode: InputModeOption = "joint",
+    transcribe: TranscribeOption = "",
+    usage: Usage = False,
     report: Report = False,
     verify: Verify = None,
     seed: SeedOption = 0,
@@ -80,26 +84,49 @@ def command(
         embedder=embedder,
         judge=open_judge(judge),
         trained_on=tuple(trained_on or ()),
+        input_mode=input_mode,
+        transcribe=transcribe,
     )
-    setting, old = _checked(replace(setting, wordings=wordings) if wordings else setting, verify)
+    setting = replace(setting, wordings=wordings) if wordings else setting
+    setting, old = _checked(setting, verify, predictions if usage else None)
     specs = specs or suite_specs(setting.suite)
     if questions_out is not None:
         return _write_questions(setting, specs, questions_out, json)
     answerer: Any = predictions
     identity = {"name": predictions.stem, "hash": "", "setting": "answers from a file"} if predictions else {}
     if predictions is None:
-        answerer, identity = open_model(model, device=device, dtype=dtype)
+        answerer, identity = _hear(open_model(model, device=device, dtype=dtype), setting, usage=usage)
     note_setting_line(identity["setting"])
     if old is not None:
         return _verify(old, setting, answerer, out, identity, specs, json)
-    return _score(setting, answerer, out, identity, specs, report, json)
+    return _score(setting, answerer, out, identity, specs, (report, usage), json)
 
 
-def _checked(setting: Any, verify: Path | None) -> tuple[Any, dict[str, Any] | None]:
+def _hear(opened: tuple[Any, dict[str, Any]], setting: Any, *, usage: bool) -> tuple[Any, dict[str, Any]]:
+    """Return a model and its identity, told what to hear; what it cannot do is refused before any question."""
+    from ossicle.errors import ConfigError
+    from ossicle.inference.engine import Engine
+
+    answerer = opened[0]
+    if usage:
+        from ossicle.evaluation.usage import check_mixture
+
+        check_mixture(answerer)
+    if isinstance(answerer, Engine):
+        answerer.hearing = setting.hearing()
+    elif setting.input_mode != "joint" or setting.transcribe:
+        raise ConfigError("--input-mode and --transcribe are for models that run here, not for a server")
+    return opened
+
+
+def _checked(setting: Any, verify: Path | None, unroutable: Path | None) -> tuple[Any, dict[str, Any] | None]:
     """Return the setting, checked before a model is loaded, and the card to verify."""
+    from ossicle.errors import ConfigError
     from ossicle.evaluation.card import read_card
     from ossicle.evaluation.run import rerun_setting
 
+    if unroutable is not None:
+        raise ConfigError("--usage: answers from a file have no routers; name a model instead of --predictions")
     old = read_card(verify) if verify else None
     setting = setting if old is None else rerun_setting(setting, old)
     setting.check()
@@ -125,10 +152,19 @@ def _verify(old: dict, setting: Any, answerer: Any, out: Path | None, identity: 
     return 1 if result["reproduces"] == "no" else 0
 
 
-def _score(setting: Any, answerer: Any, out: Path | None, identity: dict, specs: list, report: bool, json: bool) -> int:
+def _score(
+    setting: Any, answerer: Any, out: Path | None, identity: dict, specs: list, extras: tuple[bool, bool], json: bool
+) -> int:
     from ossicle.evaluation.card import page, read_card
     from ossicle.evaluation.run import run_suite
 
+    report, usage = extras
     result = run_suite(setting, answerer, out=out, model=identity, specs=specs, report=report)
-    emit(result, json=json, text=page(read_card(Path(result["card"]))) + f"\ncard: {result['card']}")
+    text = page(read_card(Path(result["card"]))) + f"\ncard: {result['card']}"
+    if usage:
+        from ossicle.evaluation.usage import write_usage
+
+        result["usage"], table = write_usage(Path(result["card"]).parent, answerer, setting, specs)
+        text += f"\n\n{table}"
+    emit(result, json=json, text=text)
     return 1 if any("error" in row for row in result["tasks"].values()) else 0

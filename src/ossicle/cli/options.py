@@ -24,4 +24,10 @@ DtypeOption = Annotated[
     str, typer.Option("--dtype", callback=_short, help="Number format of the weights: auto, fp32, bf16, fp16.")
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+InputModeOption = Annotated[
+    str, typer.Option("--input-mode", help="joint, audio_only (no transcript) or text_only (no audio).")
+]
+TranscribeOption = Annotated[
+    str, typer.Option("--transcribe", help="What reads speech into the prompt: ctc, or a Whisper folder or hub id.")
+]
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="A model folder, or a model that ships: nano.")]

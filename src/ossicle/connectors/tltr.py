@@ -33,7 +33,7 @@ class TltrConfig(ConnectorConfig):
     Attributes:
         heads: Heads of the layer block; the time block has one.
         inner: Width to which each layer's tokens are brought first; None = theirs.
-        init: Folder of a model, of ossicle or LTU-AS, whose time and layer blocks a new model starts from.
+        init: File or folder of a model, of ossicle, LTU-AS or Whisper-AT, whose time and layer blocks it starts from.
     """
 
     kind: str = "tltr"
@@ -112,18 +112,15 @@ class TltrConnector(Connector):
         """Read time and layer blocks from `init`.
 
         Raises:
-            CheckpointError: No safetensors there, or blocks that are missing or of another size.
+            CheckpointError: No weights there, or blocks that are missing or of another size.
         """
         if self.config.init is None:
             return
-        from safetensors import safe_open
+        from ossicle.encoders.tensors import read_tensors
 
-        state: dict[str, Tensor] = {}
-        for path in sorted(Path(self.config.init).expanduser().glob("*.safetensors")):
-            with safe_open(path, framework="pt") as file:
-                keys = list(file.keys())
-                names = {key: re.search(r"(?:^|\.)((?:time_tr|layer_tr|down_layer)\..+)$", key) for key in keys}
-                state |= {found[1]: file.get_tensor(name).float() for name, found in names.items() if found}
+        published = read_tensors([Path(self.config.init)])
+        names = {name: re.search(r"(?:^|\.)((?:time_tr|layer_tr|down_layer)\..+)$", name) for name in published}
+        state = {found[1]: published[name].float() for name, found in names.items() if found}
         wanted = {name for name in self.state_dict() if name.split(".")[0] in ("time_tr", "layer_tr", "down_layer")}
         wrong = sorted(n for n in wanted if n not in state or state[n].shape != self.get_parameter(n).shape)
         if wrong:
@@ -136,13 +133,22 @@ class TltrConnector(Connector):
         """Map (C, N, L·D) to (C, N, width)."""
         return tokens.with_values(self.projection(self.fuse(tokens)))
 
-    def fuse(self, tokens: AudioTokens) -> Tensor:
-        """Return (C, N, inner): the layers mixed, before the projection."""
+    def fuse(self, tokens: AudioTokens, *, mean_first: bool = False) -> Tensor:
+        """Return (C, N, inner): the layers mixed, before the projection.
+
+        Args:
+            tokens: (C, N, L·D).
+            mean_first: Take the mean over time before the layer block, as Whisper-AT does: N is 1 then.
+        """
         layers = self.facts.num_layers
         values = self.down_layer(tokens.values.unflatten(-1, (layers, -1)))  # (C, N, L, D)
         mask = None if bool(tokens.valid.all()) else tokens.valid.repeat_interleave(layers, 0)
         clips = len(values)
         values = self.time_tr(values.transpose(1, 2).flatten(0, 1), mask)  # (C·L, N, D)
-        values = values.unflatten(0, (clips, layers)).transpose(1, 2).flatten(0, 1)  # (C·N, L, D)
+        values = values.unflatten(0, (clips, layers)).transpose(1, 2)  # (C, N, L, D)
+        if mean_first:
+            real = tokens.valid[..., None, None]
+            values = (values * real).sum(1, keepdim=True) / real.sum(1, keepdim=True)
+        values = values.flatten(0, 1)  # (C·N, L, D)
         mixed: Tensor = self.layer_tr(values).mean(1)
         return mixed.unflatten(0, (clips, -1))

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 
 from ossicle.audio import chunk
+from ossicle.chat import spoken
+from ossicle.data import ltu_batch
 from ossicle.data.cache import FeatureCache, Features
-from ossicle.data.sample import Audio, Sample, waveform
+from ossicle.data.sample import Audio, FeatureFile, Sample, waveform
 from ossicle.errors import AudioError, DataError
 from ossicle.loss import IGNORE
 from ossicle.processor import AudioProcessor, as_samples
@@ -55,6 +57,8 @@ class Collator:
         system: System prompt of conversations that have none.
         cache: Kept encoder outputs; None = audio goes in as samples.
         max_skipped: Share of samples that may be unreadable.
+        cutoff_tokens: Text beyond so many tokens is cut off; None = never.
+        compat: `ltu` = laid out as the official code does.
     """
 
     def __init__(
@@ -65,9 +69,13 @@ class Collator:
         system: str | None = None,
         cache: FeatureCache | None = None,
         max_skipped: float = 0.01,
+        cutoff_tokens: int | None = None,
+        compat: Literal["ltu"] | None = None,
     ) -> None:
         self.processor = processor
         self.loss_on = loss_on
+        self.cutoff_tokens = cutoff_tokens
+        self.compat = compat
         self.system = system
         self.cache = cache
         self.max_skipped = max_skipped
@@ -84,13 +92,18 @@ class Collator:
         if not heard:
             raise DataError(f"no sample of this batch can be read: {dict(self.skips)}")
         rows = [self._row(sample, [_length(clip) for clip in clips]) for sample, clips in heard]
+        laid = ltu_batch.lay_out(rows, self.processor) if self.compat == "ltu" else self._padded(rows)
+        inputs: dict[str, Any] = {name: tensor.to(device) for name, tensor in laid.items()}
+        inputs |= self._audio([clip for _, clips in heard for clip in clips], device)
+        count = int((laid["labels"][:, 1:] != IGNORE).sum())
+        return Batch(inputs=inputs, count=count, ids=[sample.id for sample, _ in heard])
+
+    def _padded(self, rows: Sequence[tuple[list[int], list[int]]]) -> dict[str, Tensor]:
         padded = self.processor.pad([ids for ids, _ in rows], side="right")
         labels = torch.full_like(padded["input_ids"], IGNORE)
         for index, (_, row) in enumerate(rows):
             labels[index, : len(row)] = torch.tensor(row)
-        inputs: dict[str, Any] = {name: tensor.to(device) for name, tensor in {**padded, "labels": labels}.items()}
-        inputs |= self._audio([clip for _, clips in heard for clip in clips], device)
-        return Batch(inputs=inputs, count=int((labels[:, 1:] != IGNORE).sum()), ids=[sample.id for sample, _ in heard])
+        return {**padded, "labels": labels}
 
     def _hear(self, sample: Sample) -> list[np.ndarray | Features] | None:
         """Return the sample's clips, or None when one cannot be read."""
@@ -106,22 +119,39 @@ class Collator:
             return None
 
     def _clip(self, audio: Audio) -> np.ndarray | Features:
+        if isinstance(audio, FeatureFile):
+            return self.features(audio)
         return self.cache.get(audio) if self.cache is not None else as_samples(waveform(audio), 0)
 
+    def features(self, file: FeatureFile) -> Features:
+        """Return pre-extracted features as the model's one encoder would give them.
+
+        Raises:
+            DataError: The model has several encoders, or they are of another size than the file.
+            AudioError: The file cannot be read.
+        """
+        owners = self.processor.encoders()
+        if len(owners) != 1:
+            raise DataError(f"{file.path}: features are of one encoder, but the model has {', '.join(owners)}")
+        (name, encoder), values = next(iter(owners.items())), file.read()
+        facts = encoder.facts()
+        tokens = encoder.num_tokens(encoder.window_samples)
+        want = (facts.num_layers, tokens, facts.dim // facts.num_layers)
+        if values.shape != want:
+            raise DataError(f"{file.path}: features are {values.shape}, but encoder '{name}' gives {want}")
+        flat = torch.from_numpy(values).transpose(0, 1).flatten(1)
+        return Features(num_samples=encoder.window_samples, values={name: flat}, rates_hz={name: facts.rate_hz})
+
     def _row(self, sample: Sample, lengths: Sequence[int]) -> tuple[list[int], list[int]]:
-        messages = [self._spoken(turn) for turn in sample.messages]
+        messages = [spoken(turn, self.processor.chat_template) for turn in sample.messages]
         if self.system and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": self.system})
         try:
-            return self.processor.training_ids(messages, lengths, loss_on=self.loss_on)
+            row = self.processor.training_ids(messages, lengths, loss_on=self.loss_on)
         except DataError as error:
             raise DataError(f"sample {sample.id}: {error}") from None
-
-    def _spoken(self, turn: dict[str, str]) -> dict[str, str]:
-        """Return a turn whose transcript is where the chat template looks for it, or else at its end."""
-        if "transcript" not in turn or "transcript" in str(self.processor.chat_template):
-            return turn
-        return {"role": turn["role"], "content": f"{turn['content']}\n{turn['transcript']}"}
+        audio = (self.processor.audio_token_id, self.processor.audio_slot_id)
+        return ltu_batch.cut(row, audio, self.cutoff_tokens)
 
     def _audio(self, clips: Sequence[np.ndarray | Features], device: torch.device | str) -> dict[str, Any]:
         """Return the batch's audio as the model takes it."""
@@ -131,6 +161,8 @@ class Collator:
         if not kept:
             waves = [clip for clip in clips if isinstance(clip, np.ndarray)]
             return {name: tensor.to(device) for name, tensor in _samples(waves).items()}
+        if len(kept) < len(clips):
+            raise DataError("features and recordings cannot share a batch; give every source of the mix 'features'")
         tokens = {}
         for name, rate_hz in kept[0].rates_hz.items():
             values, valid = chunk.pad_rows([clip.values[name].float() for clip in kept])

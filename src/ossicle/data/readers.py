@@ -26,14 +26,17 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from ossicle.data.sample import AUDIO_TAG, AudioRef, Sample, check
+from ossicle.data.sample import AUDIO_TAG, AudioRef, FeatureFile, Sample, check
 from ossicle.data.source import Need, Source, SourceConfig, SourceContext, too_many_skipped
+from ossicle.data.transcripts import Order, clean
 from ossicle.errors import DataError
 
 log = logging.getLogger(__name__)
 
 TRANSCRIBE = "Write down what is said."
 ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
+NO_AUDIO = "empty"
+"""What OpenASQA writes as `audio_id` where there is no recording."""
 SOUND_TAG = re.compile(r"<sound(-\d+)?>\n?|<\|audio\|>")
 
 
@@ -43,6 +46,8 @@ class MessagesConfig(SourceConfig):
     Attributes:
         path: The manifest, in any of the styles above.
         root: Folder of the audio; None = the manifest's own.
+        features: Folder of pre-extracted features (npz) that replace the audio, named as by LTU-AS; None = audio.
+        clean_transcripts: How transcripts lose blanks and silence phrases (see `data.transcripts`); None = as is.
         question: Asked where a style has only a transcript.
         max_skipped: Share of unusable rows that is still accepted.
         licence: Terms of the data, for the list of needs.
@@ -51,6 +56,8 @@ class MessagesConfig(SourceConfig):
     kind: str = "messages"
     path: str
     root: str | None = None
+    features: str | None = None
+    clean_transcripts: Order | None = None
     question: str = TRANSCRIBE
     max_skipped: float = Field(default=0.01, ge=0, le=1)
     licence: str | None = None
@@ -65,6 +72,7 @@ class MessagesSource(Source):
         super().__init__(config, context)
         self.path = context.path(config.path)
         self.root = context.path(config.root) if config.root else self.path.parent
+        self.features = context.path(config.features) if config.features else None
         self._rows: list[dict[str, Any]] | None = None
         self._offsets, self._lines = array("q"), array("q")
         self._durations = array("f")
@@ -77,7 +85,11 @@ class MessagesSource(Source):
         """Return the manifest."""
         path = context.path(config.path)
         size = path.stat().st_size if path.is_file() else None
-        return [Need(what=path.name, source=str(path), present=path.is_file(), bytes=size, licence=config.licence)]
+        needs = [Need(what=path.name, source=str(path), present=path.is_file(), bytes=size, licence=config.licence)]
+        if config.features:
+            folder = context.path(config.features)
+            needs.append(Need(what=f"features of {path.name}", source=str(folder), present=folder.is_dir()))
+        return needs
 
     @classmethod
     def stand_in(cls, config: MessagesConfig, context: SourceContext) -> MessagesConfig:
@@ -85,7 +97,8 @@ class MessagesSource(Source):
         from ossicle.data.stand_in import write_manifest
 
         root = (context.cache_dir or Path()) / "stand_in"
-        return config.model_copy(update={"path": str(write_manifest(root, context.seed).resolve()), "root": None})
+        manifest = str(write_manifest(root, context.seed).resolve())
+        return config.model_copy(update={"path": manifest, "root": None, "features": None})
 
     def __len__(self) -> int:
         """Return how many rows fit."""
@@ -163,16 +176,50 @@ class MessagesSource(Source):
         if not isinstance(row, dict):
             raise DataError(f"a row is a mapping, got {type(row).__name__}")
         messages, audios = read_row(row, self.config.question)
-        refs = tuple(_reference(audio, self.root) for audio in audios)
+        if self.config.clean_transcripts:
+            messages = [_cleaned(turn, self.config.clean_transcripts) for turn in messages]
+        refs = tuple(self._audio(audio) for audio in audios)
         label = row.get("label")
         name = f"{self.path.name}:{line}"
         label = label if isinstance(label, str) else None
         return check(Sample(messages=tuple(messages), audios=refs, id=name, label=label))
 
+    def _audio(self, audio: Any) -> AudioRef | FeatureFile:
+        """Return the recording that a row names, or the features that stand for it."""
+        found = _reference(audio, self.root)
+        if self.features is not None:
+            return FeatureFile(path=feature_path(self.features, found.path))
+        return FeatureFile(path=found.path) if found.path.suffix == ".npz" else found
+
     def _check_files(self, sample: Sample) -> None:
         for audio in sample.audios:
-            if isinstance(audio, AudioRef) and not self._known.setdefault(audio.path, audio.path.is_file()):
+            if isinstance(audio, AudioRef | FeatureFile) and not self._known.setdefault(
+                audio.path, audio.path.is_file()
+            ):
                 raise DataError(f"audio '{audio.path}' is not there")
+
+
+def feature_path(folder: Path, audio: Path) -> Path:
+    """Return the file of a recording's features: its last three folders and its name joined by `_`, or its name alone.
+
+    Source: LTU-AS, official code (`data_collator.py` for training, `inference_batch.py` for evaluation).
+
+    Example:
+        >>> feature_path(Path("f"), Path("/a/b/c/d/x.flac")).name
+        'b_c_d_x.npz'
+    """
+    whole = folder / ("_".join([*audio.parts[-4:-1], audio.stem]).replace("/", "") + ".npz")
+    plain = folder / f"{audio.stem}.npz"
+    return plain if plain.is_file() and not whole.is_file() else whole
+
+
+def _cleaned(turn: dict[str, str], order: Order) -> dict[str, str]:
+    """Return a turn with its transcript cleaned; one that is nothing afterwards is left out."""
+    if "transcript" not in turn:
+        return turn
+    text = clean(turn["transcript"], order)
+    kept = {key: value for key, value in turn.items() if key != "transcript"}
+    return {**kept, "transcript": text} if text else kept
 
 
 def read_row(row: dict[str, Any], ask: str = TRANSCRIBE) -> tuple[list[dict[str, str]], list[Any]]:
@@ -209,7 +256,8 @@ def _sharegpt(row: dict[str, Any], ask: str) -> tuple[list[dict[str, str]], list
 
 
 def _ltu(row: dict[str, Any], ask: str) -> tuple[list[dict[str, str]], list[Any]]:
-    turns, audios = _pair(row["instruction"], row["output"], [row["audio_id"]])
+    silent = row["audio_id"] in (None, "", NO_AUDIO)
+    turns, audios = _pair(row["instruction"], row["output"], [] if silent else [row["audio_id"]])
     return [{**turns[0], "transcript": str(row["input"])} if row.get("input") else turns[0], turns[1]], audios
 
 

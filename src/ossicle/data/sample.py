@@ -12,6 +12,9 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
 
 from ossicle.chat import AUDIO_TAG
 from ossicle.errors import AudioError, DataError
@@ -77,8 +80,52 @@ class MadeAudio:
         return self.name
 
 
-Audio = AudioRef | MadeAudio | Waveform
-"""On disk, to be made, or in memory."""
+InputMode = Literal["joint", "audio_only", "text_only"]
+"""What the decoder gets: audio and transcript, audio alone, or the transcript alone (LTU-AS's three input modes)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureFile:
+    """Encoder outputs of a recording on disk, as LTU-AS keeps them: (layers, tokens, width) under `arr_0` of an npz.
+
+    Attributes:
+        path: The file.
+    """
+
+    path: Path
+
+    def load(self) -> Waveform:
+        """Refuse: there is no sound in it.
+
+        Raises:
+            AudioError: Always.
+        """
+        raise AudioError(f"{self.path}: holds features, not sound; only frozen encoders and next_token can use it")
+
+    def read(self) -> np.ndarray:
+        """Return (layers, tokens, width) float32.
+
+        Raises:
+            AudioError: Not there, not an npz, no `arr_0`, or not three dimensions of real numbers.
+        """
+        import zipfile
+
+        try:
+            with np.load(self.path, allow_pickle=False) as content:
+                values = content["arr_0"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise AudioError(f"{self.path}: no features can be read: expected an npz with 'arr_0' ({error})") from None
+        if values.ndim != 3 or values.dtype.kind != "f" or not np.isfinite(values).all():
+            raise AudioError(f"{self.path}: {values.dtype} {values.shape}, expected finite (layers, tokens, width)")
+        return np.asarray(values, dtype=np.float32)
+
+    def identity(self) -> str:
+        """Return what changes when the features do."""
+        return AudioRef(path=self.path).identity()
+
+
+Audio = AudioRef | MadeAudio | FeatureFile | Waveform
+"""On disk, to be made, encoded before, or in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +148,13 @@ class Sample:
         """Return the same conversation with tags and audios taken out."""
         silent = tuple({**turn, "content": turn["content"].replace(AUDIO_TAG, "").lstrip()} for turn in self.messages)
         return replace(self, messages=silent, audios=())
+
+    def in_mode(self, mode: InputMode) -> Sample:
+        """Return the same conversation without its transcripts (`audio_only`) or without its audio (`text_only`)."""
+        if mode == "audio_only":
+            turns = ({key: value for key, value in turn.items() if key != "transcript"} for turn in self.messages)
+            return replace(self, messages=tuple(turns))
+        return self.without_audio() if mode == "text_only" else self
 
 
 def question(text: str, answer: str, audios: Sequence[Audio], **more: str | None) -> Sample:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ossicle.audio import chunk
 from ossicle.audio.features import log_mel
 from ossicle.encoders.base import Encoder, EncoderConfig
+from ossicle.encoders.pretrained import load_renamed
 from ossicle.types import EncoderFacts
 
 HOP_SAMPLES = 160
@@ -151,6 +152,11 @@ class CnnEncoder(Encoder):
             x = block(x, valid)
             tapped += [x] * wanted.count(index)
         return torch.cat(tapped, -1) if wanted else self.norm(x)
+
+    def load_pretrained(self) -> None:
+        """Read the encoder of the first stream of an ossicle model that has such a one."""
+        if self.config.pretrained is not None:
+            load_renamed(self, self.config.pretrained, self.config.revision, lambda name: name.split(".encoder.")[-1])
 
     def encode_windows(self, windows: Tensor, lengths: Tensor) -> Tensor:
         """Encode windows (W, S) with `lengths` (W,) real samples."""

@@ -31,6 +31,7 @@ from ossicle.evaluation.report import write_report
 from ossicle.evaluation.score import RowScore, score_rows, task_report, task_requests
 from ossicle.evaluation.sets import MOST_SKIPPED
 from ossicle.evaluation.task import Task, TaskSpec, check_root, suite_specs
+from ossicle.inference.transcribe import Hearing, check_mode, hearing
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,8 @@ class Setting:
         protocol: `ours`, or `paper`: the papers' own scorers beside it.
         embedder: What maps free answers to class names under `paper`.
         judge: A model that says whether an answer is right, beside the parser.
+        input_mode: Whether the model gets audio and transcript (`joint`), or only one of them.
+        transcribe: What makes transcripts; empty = nothing.
         trained_on: Folders of recordings that the model was taught, to look for the same files in the suite.
     """
 
@@ -66,12 +69,20 @@ class Setting:
     embedder: str = "hash"
     judge: Remote | None = None
     trained_on: tuple[Path, ...] = ()
+    input_mode: str = "joint"
+    transcribe: str = ""
 
     def facts(self) -> dict[str, Any]:
         """Return what scores depend on, for the card and the answer file."""
         kept = {"suite": self.suite, "limit": self.limit, "seed": self.seed, "controls": self.controls}
         paper = {"protocol": self.protocol, "embedder": self.embedder} if self.protocol == "paper" else {}
-        return {**kept, "wordings": self.wordings.name, **paper}
+        heard = {"input_mode": self.input_mode, "transcribe": self.transcribe}
+        heard = heard if self.input_mode != "joint" or self.transcribe else {}
+        return {**kept, "wordings": self.wordings.name, **paper, **heard}
+
+    def hearing(self) -> Hearing:
+        """Return what of a clip the model gets."""
+        return hearing(self.input_mode, self.transcribe)
 
     def check(self) -> None:
         """Raise what is wrong before a model is loaded.
@@ -86,12 +97,14 @@ class Setting:
             check_root(folder)
         if self.protocol not in ("ours", "paper"):
             raise ConfigError(f"--protocol {self.protocol}: expected 'ours' or 'paper'")
+        check_mode(self.input_mode, readable=bool(self.transcribe))
 
 
 def rerun_setting(setting: Setting, card: Mapping[str, Any]) -> Setting:
     """Return the setting with what a card says about its run."""
     facts = card["setting"]
-    return replace(setting, **{key: facts[key] for key in ("suite", "limit", "seed", "controls")})
+    heard = {key: facts[key] for key in ("input_mode", "transcribe") if key in facts}
+    return replace(setting, **{key: facts[key] for key in ("suite", "limit", "seed", "controls")}, **heard)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -20,7 +20,9 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, TextIteratorStreamer
 
 from ossicle.audio.io import load_audio
+from ossicle.chat import spoken
 from ossicle.errors import CheckpointError, ConfigError
+from ossicle.inference.transcribe import Hearing
 from ossicle.model import AudioLM
 from ossicle.processor import AudioProcessor
 from ossicle.types import Waveform
@@ -42,12 +44,14 @@ class Answer:
         text: The answer.
         tokens: Number of tokens generated.
         audio_tokens: Audio tokens the decoder could hear.
+        transcript: What the decoder could read of the speech.
         timing_s: Seconds spent: `encode`, `prefill`, `decode` (shared by all answers of one batch).
     """
 
     text: str
     tokens: int
     audio_tokens: int = 0
+    transcript: str = ""
     timing_s: dict[str, float] = field(default_factory=dict)
 
 
@@ -59,6 +63,7 @@ class Engine:
         self.processor = processor
         self.name = name
         self.load_s = load_s
+        self.hearing = Hearing()
 
     @property
     def setting(self) -> str:
@@ -66,9 +71,10 @@ class Engine:
         attention = self.model.language_model.config._attn_implementation
         return f"device {self.model.device}, {str(self.model.dtype).removeprefix('torch.')}, attention {attention}"
 
-    def prompt(self, question: str, *, clips: int = 1) -> list[dict[str, Any]]:
-        """Return the conversation of one question about some clips."""
-        return [{"role": "user", "content": "<audio>" * clips + question}]
+    def prompt(self, question: str, *, clips: int = 1, transcript: str = "") -> list[dict[str, Any]]:
+        """Return the conversation of one question about some clips, with what is said in them where it is known."""
+        turn = {"role": "user", "content": "<audio>" * clips + question}
+        return [spoken({**turn, "transcript": transcript}, self.processor.chat_template) if transcript else turn]
 
     @torch.inference_mode()
     def answer(
@@ -106,11 +112,14 @@ class Engine:
     def _answer_batch(self, items: Sequence[tuple[Waveform | None, str]], **generation: Any) -> list[Answer]:
         """Answer one batch; a clip that several questions share is encoded once."""
         began = time.perf_counter()
+        said = [self.hearing.transcript(wave) for wave, _ in items]
+        items = [(None if self.hearing.mode == "text_only" else wave, question) for wave, question in items]
         prompts = [
             self.processor.prompt_ids(
-                self.prompt(question, clips=wave is not None), [] if wave is None else [len(wave.samples)]
+                self.prompt(question, clips=wave is not None, transcript=text),
+                [] if wave is None else [len(wave.samples)],
             )
-            for wave, question in items
+            for (wave, question), text in zip(items, said, strict=True)
         ]
         inputs = self.processor.pad(prompts)
         ids, mask = (inputs[key].to(self.model.device) for key in ("input_ids", "attention_mask"))
@@ -125,10 +134,9 @@ class Engine:
         )
         done = time.perf_counter()
         timing = {"encode": clock.began - began, "prefill": clock.first - clock.began, "decode": done - clock.first}
-        said = out[:, ids.shape[1] :]
         return [
-            Answer(text=self.text(row), tokens=self.length(row), audio_tokens=count, timing_s=timing)
-            for row, count in zip(said, counts, strict=True)
+            Answer(text=self.text(row), tokens=self.length(row), audio_tokens=count, transcript=text, timing_s=timing)
+            for row, count, text in zip(out[:, ids.shape[1] :], counts, said, strict=True)
         ]
 
     def _hear(self, waves: Sequence[Waveform | None], ids: Tensor, mask: Tensor) -> tuple[dict[str, Any], list[int]]:

@@ -69,7 +69,8 @@ def _muted(wave: Waveform, start: int, size: int) -> Waveform:
 def log_chances(engine: Engine, clips: list[Waveform], question: str, answer: str) -> torch.Tensor:
     """Return (C,) the log-probability of an answer to a question about each of some equally long clips."""
     tokenizer, device = engine.processor.tokenizer, engine.model.device
-    inputs = engine.processor.chat([engine.prompt(question) for _ in clips], audio=clips)
+    read = engine.hearing.transcript(clips[0])  # muting takes sound away, not what was read
+    inputs = engine.processor.chat([engine.prompt(question, transcript=read) for _ in clips], audio=clips)
     said = torch.tensor([*engine.processor.ids(answer), tokenizer.eos_token_id])
     rows = said.expand(len(clips), -1)
     ids = torch.cat([inputs["input_ids"], rows], 1).to(device)

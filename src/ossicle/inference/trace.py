@@ -27,7 +27,8 @@ def trace(engine: Engine, wave: Waveform, question: str) -> dict[str, Any]:
         each weak encoder, by router.
     """
     model = engine.model
-    inputs = engine.processor.chat([engine.prompt(question)], audio=[wave]).to(model.device)
+    asked = engine.prompt(question, transcript=engine.hearing.transcript(wave))
+    inputs = engine.processor.chat([asked], audio=[wave]).to(model.device)
     connected = model.connect(engine.encode([wave]), model.prompts(inputs["input_ids"], inputs["attention_mask"]))
     streams = []
     for name, stream in model.streams.items():

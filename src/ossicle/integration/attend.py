@@ -36,7 +36,15 @@ if TYPE_CHECKING:
 
 
 class AttendConfig(IntegrationConfig):
-    """Settings of `attend`; see the module for what each means."""
+    """Settings of `attend`; see the module for what each means.
+
+    Attributes:
+        own_projections: Key and value projections of audio's own in every layer; else the decoder's.
+        norm: Audio passes the layer's input norm before them.
+        layers: `all`, indices, or `{skip_first: k}`.
+        positions: A clip's keys stand at its `marker`, take a run of positions (`block`), or stand at `zero`.
+        visibility: Text sees a clip from its marker on (`after`), or wherever it stands (`all`).
+    """
 
     kind: str = "attend"
     own_projections: bool = False

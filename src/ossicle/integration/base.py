@@ -139,14 +139,14 @@ def place(input_ids: Tensor, attention_mask: Tensor, marker_id: int, shifts: Ten
 
     Args:
         input_ids: (B, L) text with one marker per clip.
-        attention_mask: (B, L) True or 1 = real.
+        attention_mask: (B, L) True or 1 = real; a marker may be hidden by it.
         marker_id: Token id of the marker.
         shifts: (C,) positions that each clip takes just before its marker without having rows there.
 
     Raises:
         DataError: The number of markers is not the number of clips.
     """
-    found = ((input_ids == marker_id) & attention_mask.bool()).nonzero()
+    found = (input_ids == marker_id).nonzero()
     if len(found) != len(shifts):
         raise DataError(f"the text has {len(found)} audio markers, but {len(shifts)} clips were given; each needs one")
     rows, columns = found.unbind(1)

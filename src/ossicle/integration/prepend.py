@@ -8,7 +8,7 @@ LTU-AS puts them before all text.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -17,9 +17,15 @@ from ossicle.types import AudioTokens
 
 
 class PrependConfig(IntegrationConfig):
-    """Settings of `prepend`: none."""
+    """Settings of `prepend`.
+
+    Attributes:
+        marker: `hidden` = no row sees the clip's marker and it takes no position, as if it were not there (LTU-AS has
+            none); `seen` = it is a token like any other.
+    """
 
     kind: str = "prepend"
+    marker: Literal["seen", "hidden"] = "seen"
 
     def num_slots(self, num_tokens: int) -> int:
         """Every token takes a row."""

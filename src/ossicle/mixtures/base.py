@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -41,12 +41,14 @@ class MixtureConfig(EncoderConfig):
         pool: The weak encoders; several of one kind (uniform) or different ones (diverse).
         width: Width to which each weak encoder is mapped; None = the base's.
         norm: Normalise a weak encoder's tokens (no learned scale) before its map.
+        align: How its tokens reach the base's times: `overlap` = mean or linear by exact times; `nearest` = one token.
     """
 
     base: dict[str, Any]
     pool: list[dict[str, Any]] = Field(min_length=1)
     width: int | None = Field(default=None, ge=1)
     norm: bool = True
+    align: Literal["overlap", "nearest"] = "overlap"
 
     @model_validator(mode="after")
     def _members_fit(self) -> Self:
@@ -208,7 +210,8 @@ class Mixture(Encoder):
             return out
         tokens = member(rows[chosen], lengths[chosen])
         rates = {"rate_hz": member.facts.rate_hz, "base_rate_hz": self.base.facts.rate_hz}
-        there = onto(tokens.values, tokens.counts(), num=num, **rates)
+        nearest = self.config.align == "nearest"
+        there = onto(tokens.values, tokens.counts(), num=num, nearest=nearest, **rates)
         return there if bool(chosen.all()) else out.to(there).index_put((chosen.nonzero()[:, 0],), there)
 
     def finish(self, features: AudioTokens, prompt: Tensor | None = None) -> AudioTokens:

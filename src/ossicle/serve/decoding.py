@@ -70,14 +70,17 @@ class Generation:
         """Hear the clips and lay the prompt out."""
         model = self.engine.model
         ids = torch.tensor([self.ids], device=model.device)
+        mask = self.engine.processor.pad([self.ids])["attention_mask"].to(model.device)
         self.positions = torch.arange(ids.shape[1], device=ids.device)
         if self.job.clips:
             try:
-                self.heard = listener.hear(ids, torch.ones_like(ids), self.job.clips, scope=self.job.scope)
+                self.heard = listener.hear(ids, mask, self.job.clips, scope=self.job.scope)
             except DataError as error:
                 raise ApiError(str(error), code="unknown_uuid") from None
             self.positions = self.heard.placement.positions[0]
-        self.embeddings = model.embed(ids, self.memory)[0]
+        seen = mask[0].bool()  # a marker that no token sees is not run at all
+        self.positions = self.positions[seen]
+        self.embeddings = model.embed(ids, self.memory)[0][seen]
 
     def laid(self) -> None:
         """Let go of what a slot holds now."""

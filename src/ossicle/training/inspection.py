@@ -77,6 +77,12 @@ def needs_of(recipe: Recipe, context: SourceContext) -> Iterator[Need]:
     for stream in spec.streams:
         for name in _pretrained_in(stream.encoder):
             yield _weights(f"encoder of stream '{stream.name}'", name)
+        if init := stream.connector.get("init"):
+            there = Path(init).expanduser().exists()
+            yield Need(what=f"start of the connector of stream '{stream.name}'", source=str(init), present=there)
+    for stage in recipe.stages:
+        if stage.objective.get("transcribe") not in (None, "ctc"):
+            yield _weights(f"what transcribes in stage '{stage.name}'", stage.objective["transcribe"])
     for settings in recipe.sources().values():
         yield from source_class(settings.kind).needs(settings, context)
 

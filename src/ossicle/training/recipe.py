@@ -28,6 +28,7 @@ from pydantic import Field, model_validator
 from ossicle import config, registry
 from ossicle.config import Document, Section
 from ossicle.data.mix import MixEntry
+from ossicle.data.sample import InputMode
 from ossicle.data.source import SourceConfig, source_class
 from ossicle.errors import ConfigError, suggest
 from ossicle.streams import StreamConfig, plan
@@ -147,6 +148,9 @@ class Stage(Section):
         max_grad_norm: Gradients are clipped to this norm.
         precision: `auto` = bf16 autocast where the machine has it.
         loss_on: `assistant` turns, or `all` text (as LTU-AS does).
+        cutoff_tokens: Text beyond so many tokens is cut off, its end-of-answer token with it; None = never.
+        compat: `ltu` = batches and loss as the official LTU code makes them (see `data.ltu_batch`).
+        input_mode: `joint`; `audio_only` = transcripts are left out; `text_only` = audio is left out.
         audio_dropout: Share of samples whose audio is taken out, so that blind answers are answers.
         audio_shuffle: Share of samples that hear another sample's audio.
         feature_cache: Keep the outputs of frozen encoders on disk.
@@ -172,6 +176,9 @@ class Stage(Section):
     max_grad_norm: float = Field(default=1.0, gt=0)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     loss_on: Literal["assistant", "all"] = "assistant"
+    cutoff_tokens: int | None = Field(default=None, ge=1)
+    compat: Literal["ltu"] | None = None
+    input_mode: InputMode = "joint"
     audio_dropout: float = Field(default=0.05, ge=0, le=1)
     audio_shuffle: float = Field(default=0.02, ge=0, le=1)
     feature_cache: bool = False

@@ -11,18 +11,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
 
+from ossicle.chat import AUDIO_TAG
 from ossicle.data.cache import FeatureCache
 from ossicle.data.collate import Batch, Collator, perturb
-from ossicle.data.sample import Audio, Sample
-from ossicle.errors import ConfigError
+from ossicle.data.sample import Audio, FeatureFile, Sample, identity, waveform
+from ossicle.errors import AudioError, ConfigError
+from ossicle.inference.transcribe import Transcriber, open_transcriber
+from ossicle.processor import as_samples
 from ossicle.training import processes
 from ossicle.training.freeze import part_of
 from ossicle.training.objectives.base import Objective, ObjectiveConfig, StageContext, StepLoss
@@ -32,13 +36,14 @@ log = logging.getLogger(__name__)
 
 
 class NextTokenConfig(ObjectiveConfig):
-    """Settings of `next_token`; the last three need frozen encoders.
+    """Settings of `next_token`; what disturbs features or shifts time needs frozen encoders.
 
     Attributes:
         max_skipped: Share of samples whose audio may be unreadable.
         feature_dropout: Share of the numbers in encoder tokens set to zero.
         feature_noise: Standard deviation of noise on encoder tokens, relative to theirs.
         frame_dropout: Share of encoder tokens set to zero whole.
+        transcribe: What transcribes samples that bring no transcript: `ctc`, or a Whisper folder; None = nothing.
         time_shift_s: A sixth of the batches is heard as if it came later, by up to so many seconds (absolute time).
     """
 
@@ -48,6 +53,7 @@ class NextTokenConfig(ObjectiveConfig):
     feature_noise: float = Field(default=0.0, ge=0)
     frame_dropout: float = Field(default=0.0, ge=0, lt=1)
     time_shift_s: float = Field(default=0.0, ge=0)
+    transcribe: str | None = None
 
     @property
     def disturbs(self) -> bool:
@@ -69,7 +75,10 @@ class NextToken(Objective):
             raise ConfigError(
                 f"stage '{stage.name}': disturbing features needs frozen encoders, but {trains[0]} trains"
             )
+        if trains:
+            self._refuse_features(trains[0])
         self._samples = lru_cache(maxsize=2)(self._whole)
+        self._transcriber = open_transcriber(config.transcribe)
         cache = self._cache() if stage.feature_cache else None
         self.collator = Collator(
             context.processor,
@@ -77,7 +86,22 @@ class NextToken(Objective):
             system=context.recipe.model.system,
             cache=cache,
             max_skipped=config.max_skipped,
+            cutoff_tokens=stage.cutoff_tokens,
+            compat=stage.compat,
         )
+        for source in context.data.sources:  # a file of another encoder is found now, not after hours
+            first = next(iter(source.sample(0).audios), None)
+            if isinstance(first, FeatureFile):
+                self.collator.features(first)
+
+    def _refuse_features(self, trained: str) -> None:
+        """Raise where an encoder trains but a source brings its outputs from a file."""
+        for name, source in zip(self.context.data.names, self.context.data.sources, strict=True):
+            if getattr(source.config, "features", None):
+                raise ConfigError(
+                    f"stage '{self.context.stage.name}': {trained} trains, but source '{name}' has features of it; "
+                    "take data.<name>.features out, or freeze the encoder"
+                )
 
     def batch(self, step: int) -> Batch:
         """Return micro-batch `step`: a slice of its effective batch, which does not depend on the slicing."""
@@ -91,12 +115,17 @@ class NextToken(Objective):
         """Return the samples of effective batch `number`."""
         stage, context = self.context.stage, self.context
         samples = context.data.batch(number, stage.batch_size)
-        return perturb(samples, stage.audio_dropout, stage.audio_shuffle, context.generator(number))
+        heard = perturb(samples, stage.audio_dropout, stage.audio_shuffle, context.generator(number))
+        if self._transcriber is not None:
+            heard = [_with_transcript(sample, self._transcriber) for sample in heard]
+        return [sample.in_mode(stage.input_mode) for sample in heard]
 
     def loss(self, batch: Batch) -> StepLoss:
-        """Return the summed cross-entropy over the batch's label tokens."""
-        out = self.context.model(**batch.inputs, num_items_in_batch=1, use_cache=False)
-        return StepLoss(total=out.loss, count=batch.count)
+        """Return the summed cross-entropy over labels; under `compat: ltu` each micro-batch's mean counts once."""
+        averages = self.context.stage.compat == "ltu"
+        count = max(1, batch.count) if averages else 1
+        out = self.context.model(**batch.inputs, num_items_in_batch=count, use_cache=False)
+        return StepLoss(total=out.loss, count=1 if averages else batch.count)
 
     def _cache(self) -> FeatureCache:
         """Return the filled cache of the stage's clips."""
@@ -120,7 +149,7 @@ class NextToken(Objective):
         wanted = stage.num_steps(mix.num_samples) * stage.batch_size
         places = sorted({mix.place(position) for position in range(min(wanted, 4 * mix.num_samples))})
         for which, index in places:
-            yield from mix.sources[which].sample(index).audios
+            yield from (a for a in mix.sources[which].sample(index).audios if not isinstance(a, FeatureFile))
 
     def _disturbed(self, batch: Batch, step: int) -> Batch:
         """Return the batch with its encoder tokens disturbed."""
@@ -154,3 +183,23 @@ class NextToken(Objective):
 
 def _tokens(tokens: dict[str, AudioTokens]) -> dict[str, Any]:
     return {"audio_tokens": tokens} if tokens else {}
+
+
+def _with_transcript(sample: Sample, transcriber: Transcriber) -> Sample:
+    """Return a sample whose first question about audio has a transcript."""
+    asked = next((place for place, turn in enumerate(sample.messages) if AUDIO_TAG in turn["content"]), None)
+    if asked is None or any("transcript" in turn for turn in sample.messages):
+        return sample
+    sounds = [audio for audio in sample.audios if not isinstance(audio, FeatureFile)]
+    try:
+        read = [transcriber.kept(identity(a), partial(_samples_of, a)) for a in sounds]
+    except AudioError:
+        return sample  # the collator leaves it out, and counts it
+    said = " ".join(filter(None, read))
+    turns = list(sample.messages)
+    turns[asked] = {**turns[asked], "transcript": said} if said else turns[asked]
+    return replace(sample, messages=tuple(turns))
+
+
+def _samples_of(audio: Audio) -> np.ndarray:
+    return as_samples(waveform(audio), 0)

@@ -4,8 +4,8 @@
 
 Binary cross-entropy per tag on smoothed labels; samples are drawn so that rare tags come as often as frequent ones;
 at the end the trained weights are those of the average over the later steps. A sample's tags are its label, parted by
-`;`. Source: Gong et al., Whisper-AT (arXiv 2307.03183). Deviation: the mean over time comes after the
-layer block, as LTU-AS runs it, not before; one network then serves both.
+`;`. `time_mean` says where a TLTR's mean over time is taken: before its layer block, as Whisper-AT does, or after it,
+as LTU-AS runs the same network. Source: Gong et al., Whisper-AT (arXiv 2307.03183).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -37,6 +37,8 @@ class TaggingConfig(ObjectiveConfig):
         label_smoothing: A tag that is there counts 1 − this / 2, one that is not this / 2.
         balanced: Draw samples by the rarity of their tags; off = as the mix gives them.
         average_from: Share of the steps after which weights are averaged; 1 = never.
+        time_mean: Where a TLTR takes the mean over time: `before_layers` (Whisper-AT) or `after_layers` (as LTU-AS runs
+            it); other connectors take it at their end.
     """
 
     kind: str = "tagging"
@@ -46,6 +48,7 @@ class TaggingConfig(ObjectiveConfig):
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     balanced: bool = True
     average_from: float = Field(default=0.5, ge=0, le=1)
+    time_mean: Literal["before_layers", "after_layers"] = "before_layers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +146,9 @@ class Tagging(Objective):
     def fuse(self, tokens: AudioTokens) -> Tensor:
         """Return (C, N, D) what the connector makes of the layers: its `fuse` where it has one."""
         connector: Any = self.stream.connector
-        values: Tensor = connector.fuse(tokens) if hasattr(connector, "fuse") else connector(tokens).values
-        return values
+        if not hasattr(connector, "fuse"):
+            return connector(tokens).values  # type: ignore[no-any-return]
+        return connector.fuse(tokens, mean_first=self.config.time_mean == "before_layers")  # type: ignore[no-any-return]
 
     def finish(self) -> dict[str, float]:
         """Put the averaged weights in place."""
