@@ -9,6 +9,7 @@ import torch
 
 from ossicle.encoders.base import build_encoder
 from ossicle.encoders.cnn import CnnConfig, CnnEncoder
+from ossicle.errors import ConfigError
 
 
 def tiny(**settings: object) -> CnnEncoder:
@@ -69,3 +70,19 @@ def test_defaults_are_nanos() -> None:
     encoder = build_encoder({"kind": "cnn"})
     assert (encoder.facts.dim, encoder.facts.rate_hz, encoder.facts.max_seconds) == (192, 12.5, 10.0)
     assert sum(p.numel() for p in encoder.parameters()) < 1.6e6
+
+
+def test_starts_from_the_encoder_of_a_model(tmp_path):
+    from safetensors.torch import save_file
+
+    sizes = {"kind": "cnn", "channels": [4, 4, 8, 8], "dim": 16, "depth": 2, "heads": 2, "num_mels": 16}
+    there, here = build_encoder(sizes), build_encoder({**sizes, "pretrained": str(tmp_path)})
+    state = {f"streams.audio.encoder.{name}": value for name, value in there.state_dict().items()}
+    save_file({**state, "language_model.lm_head.weight": torch.ones(2, 2)}, tmp_path / "model.safetensors")
+    here.load_pretrained()
+    assert all(torch.equal(value, here.state_dict()[name]) for name, value in there.state_dict().items())
+
+
+def test_a_layer_out_of_range_is_named():
+    with pytest.raises(ConfigError, match="layers holds 7; this encoder has blocks 0 to 1"):
+        build_encoder({"kind": "cnn", "layers": [7]})

@@ -128,6 +128,9 @@ def test_taps_of_ltu_as(golden_root, clip):
     assert not encoder.facts.windowed
     assert encoder.config.num_tokens(samples.shape[1]) == 25 == tokens.valid.sum()
     assert (got - golden[f"{clip}.features"]).abs().max() < 5e-5
+    with torch.no_grad():
+        from_mel = encoder.encode_features(golden[f"{clip}.log_mel"][None])[0].unflatten(-1, (4, 64)).transpose(0, 1)
+    assert (from_mel - golden[f"{clip}.features"]).abs().max() < 1e-5
 
 
 def _transformers_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

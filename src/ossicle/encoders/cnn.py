@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ossicle.audio import chunk
 from ossicle.audio.features import log_mel
 from ossicle.encoders.base import Encoder, EncoderConfig
-from ossicle.encoders.pretrained import load_renamed
+from ossicle.errors import ConfigError
 from ossicle.types import EncoderFacts
 
 HOP_SAMPLES = 160
@@ -57,7 +57,11 @@ class CnnConfig(EncoderConfig):
         """Return the blocks whose output is tapped, counted from 0; empty = after the last block's norm."""
         if self.layers == "last":
             return []
-        return list(range(self.depth)) if self.layers == "all" else [i % self.depth for i in self.layers]
+        wanted = list(range(self.depth)) if self.layers == "all" else self.layers
+        for index in wanted:
+            if not -self.depth <= index < self.depth:
+                raise ConfigError(f"cnn: layers holds {index}; this encoder has blocks 0 to {self.depth - 1}")
+        return [index % self.depth for index in wanted]
 
     def facts(self) -> EncoderFacts:
         """Return 12.5 tokens/s of `dim`, times the tapped layers."""
@@ -155,6 +159,8 @@ class CnnEncoder(Encoder):
 
     def load_pretrained(self) -> None:
         """Read the encoder of the first stream of an ossicle model that has such a one."""
+        from ossicle.encoders.pretrained import load_renamed
+
         if self.config.pretrained is not None:
             load_renamed(self, self.config.pretrained, self.config.revision, lambda name: name.split(".encoder.")[-1])
 
