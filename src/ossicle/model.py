@@ -23,7 +23,7 @@ from ossicle import streams as stream_plans
 from ossicle.errors import CheckpointError, ConfigError, DataError
 from ossicle.integration.base import Placement, place, slot_rows
 from ossicle.integration.memory import AudioMemory, input_norms
-from ossicle.loss import IGNORE, next_token_loss, summed_loss
+from ossicle.loss import IGNORE, head_loss, next_token_loss
 from ossicle.mixtures.balance import auxiliary_loss
 from ossicle.mixtures.prompt import prompt_vectors
 from ossicle.types import AudioTokens
@@ -328,8 +328,9 @@ class AudioLM(PreTrainedModel, GenerationMixin):
         """Return the training loss; logits are made only where a label is."""
         hidden = self.get_decoder()(**inputs).last_hidden_state[:, :-1]
         labelled = labels[:, 1:] != IGNORE
-        logits = self.get_output_embeddings()(hidden[labelled])  # type: ignore[misc]
-        return CausalLMOutputWithPast(loss=summed_loss(logits, labels[:, 1:][labelled], count, routing))
+        head = self.get_output_embeddings()
+        assert head is not None
+        return CausalLMOutputWithPast(loss=head_loss(head, hidden[labelled], labels[:, 1:][labelled], count, routing))
 
     @torch.no_grad()
     def generate(  # type: ignore[override]

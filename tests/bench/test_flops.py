@@ -7,7 +7,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ossicle.bench import flops, measure, shapes
-from ossicle.bench.integrations import Setting, Variant
+from ossicle.bench.integrations import PEERS, Setting, Variant
+from ossicle.bench.peers import Peer
 
 SMALL = shapes.Shape(
     decoder=shapes._decoder("llama", 2, 64, 4, 2, 96, 300), batch=2, audio_tokens=40, text_tokens=24, label_tokens=8
@@ -32,6 +33,38 @@ def test_forward_and_backward_within_one_percent(name):
     expected = SMALL.batch * flops.forward_flops(config, variant.split, **given)
     assert forward == pytest.approx(expected, rel=0.01)
     assert total == pytest.approx(3 * expected, rel=0.03)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peers_step_on_the_same_work(name):
+    peer = Peer(name, Setting(shape="test-small"))
+    facts = peer.facts()
+    plits = Variant("plits-mlp", Setting(shape="test-small")).facts()
+    assert facts["train"]["analytic_flops"] == pytest.approx(plits["train"]["analytic_flops"], rel=0.02)
+    assert facts["train"]["activation_bytes"] > plits["train"]["activation_bytes"], "they keep logits of every row"
+
+
+HOW = {"lora": 4}, {"freeze_ffn": True}, {"checkpointing": True}, {"lora": 4, "checkpointing": True}
+
+
+@pytest.mark.parametrize("name", ["plits-mlp", "lal"])
+@pytest.mark.parametrize("how", HOW, ids=str)
+def test_frozen_parts_adapters_and_recomputing_are_counted(name, how, monkeypatch):
+    deep = shapes.Shape(
+        decoder=shapes._decoder("llama", 12, 64, 4, 2, 96, 300),
+        batch=2,
+        audio_tokens=40,
+        text_tokens=24,
+        label_tokens=8,
+    )
+    monkeypatch.setitem(shapes.SHAPES, "test-small", deep)
+    setting = Setting(shape="test-small", **how)
+    variant = Variant(name, setting)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        variant.loss().backward()
+    given = {"text": deep.text_tokens, "labels": deep.label_tokens, "trained": setting.trained, "causal": False}
+    expected = deep.batch * flops.train_flops(variant.model.config.text_config, variant.split, **given)
+    assert counter.get_total_flops() == pytest.approx(expected, rel=0.04)
 
 
 def test_lal_keeps_less_for_backward_and_its_work_is_linear_in_audio():

@@ -80,6 +80,7 @@ def test_inspect_prints_the_promised_keys(recipe: Path, capsys: pytest.CaptureFi
     assert isinstance(stage["trainable"], int)
     stream = {"name", "encoder", "integration", "layers", "tokens_per_10s", "flops_per_s"}
     assert stream <= set(facts["streams"][0])
+    assert "one mask for all layers" in facts["attention"]["cpu"] and "without a mask" in facts["attention"]["cuda"]
     assert facts["needs"] == []
 
 

@@ -6,23 +6,43 @@
     attention                          4·d·(pairs of a query and a key it sees)          causal: T·(T+1)/2 pairs
     LM head                            2·V·D at rows that carry a label
 
-One multiply-add is 2 operations. Backward costs twice the forward where both inputs' and weights' gradients are made.
+One multiply-add is 2 operations. Backward costs the forward once for the inputs' gradients and once for the weights',
+the latter only where weights train; recomputed layers (checkpointing) cost their forward once more. An adapter of rank
+r on a weight (in, out) adds 2·r·(in + out) a row, all of it trained.
 Norms, rotations and activations are left out. Checked against torch's counter in the tests. Source: our choice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from transformers import PreTrainedConfig
 
 from ossicle.integration.memory import head_dim
 
 
-def forward_flops(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What of a step trains, and how.
+
+    Attributes:
+        base: The decoder's weights, feed-forward apart.
+        feed_forward: The feed-forward weights.
+        rank: Rank of adapters on Q, K, V and O; 0 = none.
+        checkpointing: Layers are recomputed in backward.
+    """
+
+    base: bool = True
+    feed_forward: bool = True
+    rank: int = 0
+    checkpointing: bool = False
+
+
+def forward_parts(
     config: PreTrainedConfig, streams: Sequence[tuple[str, int]], *, text: int, heads_at: int, causal: bool = True
-) -> int:
-    """Return the operations of one forward of one row.
+) -> dict[str, int]:
+    """Return the operations of one forward of one row by part: base, feed_forward, crossing, attention, head.
 
     Args:
         config: The decoder's.
@@ -32,20 +52,70 @@ def forward_flops(
         causal: Count only the pairs that causal attention needs; False counts all, as torch's counter does.
     """
     width, ffn, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
-    head = head_dim(config)
-    q_width, kv_width = config.num_attention_heads * head, config.num_key_value_heads * head
-    tokens = {kind: sum(n for k, n in streams if k == kind) for kind in ("prepend", "attend", "cross")}
+    q_width, kv_width = _widths(config)
+    tokens = _tokens(streams)
     rows = text + tokens["prepend"]
-    linear_row = 2 * width * (2 * q_width + 2 * kv_width + 3 * ffn)
-    linears = rows * linear_row + tokens["attend"] * 2 * width * 2 * kv_width
+    base = rows * (2 * q_width + 2 * kv_width) + tokens["attend"] * 2 * kv_width
     pairs = (rows * (rows + 1) // 2 if causal else rows * rows) + rows * tokens["attend"]
-    attention = 4 * q_width * pairs
-    if tokens["cross"]:
-        linears += rows * 2 * width * 2 * width + tokens["cross"] * 2 * width * 2 * width
-        attention += 4 * width * rows * tokens["cross"]
-    return layers * (linears + attention) + 2 * config.vocab_size * width * heads_at
+    crossing = rows * 2 * width + tokens["cross"] * 2 * width if tokens["cross"] else 0
+    return {
+        "base": layers * 2 * width * base,
+        "feed_forward": layers * 2 * width * rows * 3 * ffn,
+        "crossing": layers * 2 * width * crossing,
+        "attention": layers * 4 * (q_width * pairs + width * rows * tokens["cross"]),
+        "head": 2 * config.vocab_size * width * heads_at,
+    }
 
 
-def train_flops(config: PreTrainedConfig, streams: Sequence[tuple[str, int]], *, text: int, labels: int) -> int:
-    """Return the operations of forward and backward of one row, all weights and the audio training."""
-    return 3 * forward_flops(config, streams, text=text, heads_at=labels)
+def forward_flops(
+    config: PreTrainedConfig, streams: Sequence[tuple[str, int]], *, text: int, heads_at: int, causal: bool = True
+) -> int:
+    """Return the operations of one forward of one row; arguments as in `forward_parts`."""
+    return sum(forward_parts(config, streams, text=text, heads_at=heads_at, causal=causal).values())
+
+
+def train_flops(
+    config: PreTrainedConfig,
+    streams: Sequence[tuple[str, int]],
+    *,
+    text: int,
+    labels: int,
+    trained: Trained | None = None,
+    causal: bool = True,
+) -> int:
+    """Return the operations of forward and backward of one row; the audio gets gradients.
+
+    Args:
+        config: The decoder's.
+        streams: As in `forward_parts`; so are `text` and `causal`.
+        text: Text tokens of the row.
+        labels: Rows that need logits.
+        trained: What trains; None = everything, nothing recomputed.
+        causal: As in `forward_parts`.
+    """
+    how = trained or Trained()
+    parts = forward_parts(config, streams, text=text, heads_at=labels, causal=causal)
+    forward = sum(parts.values())
+    frozen = 0 if how.base else parts["base"] + parts["head"]
+    frozen += 0 if how.feed_forward else parts["feed_forward"]
+    adapters = how.rank * _adapter_weights(config, streams, text)
+    again = forward - parts["head"] + adapters if how.checkpointing else 0
+    return 3 * forward - frozen + 3 * adapters + again
+
+
+def _adapter_weights(config: PreTrainedConfig, streams: Sequence[tuple[str, int]], text: int) -> int:
+    """Return the operations of adapters of rank one on Q, K, V and O in a forward of one row."""
+    (q_width, kv_width), tokens = _widths(config), _tokens(streams)
+    one_kv = config.hidden_size + kv_width
+    row = 2 * (config.hidden_size + q_width) + 2 * one_kv
+    rows = text + tokens["prepend"]
+    return config.num_hidden_layers * 2 * (rows * row + tokens["attend"] * 2 * one_kv)
+
+
+def _widths(config: PreTrainedConfig) -> tuple[int, int]:
+    head = head_dim(config)
+    return config.num_attention_heads * head, config.num_key_value_heads * head
+
+
+def _tokens(streams: Sequence[tuple[str, int]]) -> dict[str, int]:
+    return {kind: sum(n for k, n in streams if k == kind) for kind in ("prepend", "attend", "cross")}

@@ -10,19 +10,25 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from ossicle.bench import measure, shapes
-from ossicle.bench.flops import forward_flops, train_flops
-from ossicle.errors import OssicleError
+from ossicle.bench.flops import Trained, forward_flops, train_flops
+from ossicle.errors import ConfigError, OssicleError
 from ossicle.loss import IGNORE
 from ossicle.model import AudioLM, AudioLMConfig
+from ossicle.training import lora
 from ossicle.types import AudioTokens
 
+ADAPTED = {"lora_dropout": 0.0, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
 PAIRS = [("lal", "plits-mlp"), ("pal-v3", "plits-mlp"), ("pal-v2", "plits-mlp"), ("cross", "plits-mlp")]
+PEERS = ("qwen2-audio", "trainer")
+"""Other people's code at the same shape, see `bench.peers`; measured where everything trains, as it does there."""
+PEER_PAIRS = [("lal", "qwen2-audio"), ("plits-mlp", "qwen2-audio"), ("plits-mlp", "trainer")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +45,14 @@ class Setting:
     batch: int | None = None
     freeze_ffn: bool = False
     checkpointing: bool = False
+    lora: int = 0
+    clock: str = "wall"
+
+    @property
+    def trained(self) -> Trained:
+        """What trains, for the analytic work."""
+        ffn = not (self.freeze_ffn or self.lora)
+        return Trained(base=not self.lora, feed_forward=ffn, rank=self.lora, checkpointing=self.checkpointing)
 
     def resolved(self) -> shapes.Shape:
         """Return the shape with the changes applied."""
@@ -50,11 +64,8 @@ class Variant:
     """One variant's model and batch, ready to step."""
 
     def __init__(self, name: str, setting: Setting) -> None:
-        torch.manual_seed(0)
-        if setting.threads:
-            torch.set_num_threads(setting.threads)
-        self.shape = shape = setting.resolved()
-        self.device = torch.device(setting.device)
+        self.begin(setting)
+        shape = self.shape
         self.split = shapes.token_split(name, shape.audio_tokens)
         vocab = shape.decoder["vocab_size"]
         ear = {"kind": "cnn", "dim": 8, "heads": 1, "channels": [4, 4, 4, 4], "depth": 1}
@@ -65,9 +76,13 @@ class Variant:
         config = AudioLMConfig(
             text_config=dict(shape.decoder), streams=streams, audio_token_id=vocab - 1, audio_slot_id=vocab - 2
         )
-        self.model = AudioLM(config).to(self.device, {"fp32": torch.float32, "bf16": torch.bfloat16}[setting.dtype])
+        self.config = config.text_config
+        self.model: Any = AudioLM(config).to(self.device, self.dtype)
         for stream in self.model.streams.values():
             stream.encoder, stream.connector = None, None
+        if setting.lora:
+            self.model.language_model.requires_grad_(False)
+            lora.add(self.model, {"r": setting.lora, "lora_alpha": 2 * setting.lora, **ADAPTED}, ["language_model"])
         if setting.freeze_ffn:
             for layer in self.model.get_decoder().layers:
                 layer.mlp.requires_grad_(False)
@@ -80,15 +95,32 @@ class Variant:
         self.ids = torch.cat([audio, words], 1).to(self.device)
         self.labels = self.ids.clone()
         self.labels[:, : -shape.label_tokens] = IGNORE
-        self.optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad], 1e-4)
+        self.audio = [self._values(count) for _, count in self.split]
+        self.optimize()
+
+    def begin(self, setting: Setting) -> None:
+        """Take over what every variant needs of the setting."""
+        torch.manual_seed(0)
+        if setting.threads:
+            torch.set_num_threads(setting.threads)
+        self.shape, self.device, self.trained = setting.resolved(), torch.device(setting.device), setting.trained
+        self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[setting.dtype]
+
+    def optimize(self) -> None:
+        """Make the optimiser of what trains."""
+        self.optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad], 1e-4, fused=True)
+
+    def _values(self, count: int) -> torch.Tensor:
+        shape = self.shape.batch, count, self.shape.decoder["hidden_size"]
+        return torch.randn(shape, device=self.device, dtype=self.model.dtype) * 0.02
 
     def connected(self, *, grad: bool) -> dict[str, AudioTokens]:
-        """Return connector outputs, given: random."""
-        width, out = self.shape.decoder["hidden_size"], {}
-        for i, (_, count) in enumerate(self.split):
-            values = torch.randn(self.shape.batch, count, width, device=self.device, dtype=self.model.dtype) * 0.02
+        """Return connector outputs: random, made before anything is timed."""
+        out = {}
+        for i, values in enumerate(self.audio):
             valid = torch.ones(values.shape[:2], dtype=torch.bool, device=self.device)
-            out[f"s{i}"] = AudioTokens(values=values.requires_grad_(grad), valid=valid, rate_hz=25.0)
+            fresh = values.detach().requires_grad_(grad)
+            out[f"s{i}"] = AudioTokens(values=fresh, valid=valid, rate_hz=25.0)
         return out
 
     def loss(self) -> torch.Tensor:
@@ -114,7 +146,7 @@ class Variant:
 
     def facts(self) -> dict[str, Any]:
         """Return memory and analytic work of both modes."""
-        shape, config = self.shape, self.model.config.text_config
+        shape, config = self.shape, self.config
         peak = measure.Peak(self.device)
         kept = measure.kept_for_backward(self.loss, self.model.parameters())
         self.optimizer.zero_grad()
@@ -123,7 +155,7 @@ class Variant:
             "activation_bytes": kept,
             "peak_bytes": peak.bytes(),
             "analytic_flops": shape.batch
-            * train_flops(config, self.split, text=shape.text_tokens, labels=shape.label_tokens),
+            * train_flops(config, self.split, text=shape.text_tokens, labels=shape.label_tokens, trained=self.trained),
         }
         peak = measure.Peak(self.device)
         self.infer_step()
@@ -134,28 +166,62 @@ class Variant:
 
 def work(name: str, setting: Setting) -> None:
     """Serve one variant over stdin and stdout: a line `train` or `infer` runs one step and answers its seconds."""
-    variant = Variant(name, setting)
-    answer = sys.stdout
+    from ossicle.bench.peers import Peer
+
+    answer, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no answer
+    variant = (Peer if name in PEERS else Variant)(name, setting)
     answer.write(json.dumps(variant.facts()) + "\n")
     answer.flush()
     for line in sys.stdin:
         step = variant.train_step if line.strip() == "train" else variant.infer_step
-        answer.write(f"{measure.seconds(step, variant.device)}\n")
+        answer.write(f"{measure.seconds(step, variant.device, setting.clock)}\n")
         answer.flush()
 
 
-def run(setting: Setting, variants: tuple[str, ...] = shapes.VARIANTS) -> dict[str, Any]:
+def run(setting: Setting, variants: tuple[str, ...] = shapes.VARIANTS, *, peers: bool = False) -> dict[str, Any]:
     """Measure variants side by side.
+
+    Args:
+        setting: What is measured.
+        variants: Which ways of hearing.
+        peers: Measure other people's code beside them; only where everything trains.
 
     Returns:
         `results` by variant (`train` and `infer`: samples_per_s, tokens_per_s, activation_bytes, peak_bytes,
-        analytic_flops, seconds with spread), `ratios` (measured, analytic, share of the analytic limit), `setting`.
+        analytic_flops, seconds with spread), `ratios` (measured, analytic, share of the analytic limit), `setting`;
+        with peers also `peers` by name, as `results`.
+
+    Raises:
+        ConfigError: Peers were asked for where something is frozen.
     """
+    if peers and (setting.lora or setting.freeze_ffn):
+        raise ConfigError("--peers: they train everything; leave out --lora and --freeze-ffn")
     shape = setting.resolved()
-    workers = {name: _start(name, setting) for name in variants}
+    names = (*variants, *(PEERS if peers else ()))
+    facts, times = _measure(setting, names)
+    rows = {n: {mode: _row(facts[n][mode], times[n][mode], shape) for mode in ("train", "infer")} for n in names}
+    ratios = {
+        f"{a}/{b}": {mode: _ratio(a, b, mode, rows, times) for mode in ("train", "infer")}
+        for a, b in PAIRS + PEER_PAIRS
+        if a in names and b in names
+    }
+    flat = {pair: {**modes["train"], "infer": modes["infer"]} for pair, modes in ratios.items()}
+    about = {
+        **asdict(setting),
+        **asdict(shape),
+        "torch": torch.__version__,
+        "device_name": _device_name(setting.device),
+    }
+    found = {"results": {name: rows[name] for name in variants}, "ratios": flat, "setting": about}
+    return {**found, "peers": {name: rows[name] for name in PEERS}} if peers else found
+
+
+def _measure(setting: Setting, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, list[float]]]]:
+    """Return each one's facts and its seconds by mode, from processes that step in turn."""
+    workers = {name: _start(name, setting) for name in names}
+    times: dict[str, dict[str, list[float]]] = {name: {"train": [], "infer": []} for name in names}
     try:
         facts = {name: json.loads(_line(worker, name)) for name, worker in workers.items()}
-        times: dict[str, dict[str, list[float]]] = {name: {"train": [], "infer": []} for name in variants}
         for mode in ("train", "infer"):
             for index in range(setting.rounds + 1):
                 for name, worker in workers.items():
@@ -169,22 +235,7 @@ def run(setting: Setting, variants: tuple[str, ...] = shapes.VARIANTS) -> dict[s
         for worker in workers.values():
             worker.kill()
             worker.wait()
-    results: dict[str, Any] = {}
-    for name in variants:
-        results[name] = {mode: _row(facts[name][mode], times[name][mode], shape) for mode in ("train", "infer")}
-    ratios = {
-        f"{a}/{b}": {mode: _ratio(a, b, mode, results, times) for mode in ("train", "infer")}
-        for a, b in PAIRS
-        if a in variants and b in variants
-    }
-    flat = {pair: {**modes["train"], "infer": modes["infer"]} for pair, modes in ratios.items()}
-    about = {
-        **asdict(setting),
-        **asdict(shape),
-        "torch": torch.__version__,
-        "device_name": _device_name(setting.device),
-    }
-    return {"results": results, "ratios": flat, "setting": about}
+    return facts, times
 
 
 def _row(facts: dict[str, Any], spent: list[float], shape: shapes.Shape) -> dict[str, Any]:

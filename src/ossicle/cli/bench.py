@@ -29,6 +29,11 @@ def integrations(
     batch: Annotated[int | None, typer.Option(help="Rows of a step.")] = None,
     freeze_ffn: Annotated[bool, typer.Option("--freeze-ffn", help="Feed-forward blocks do not train.")] = False,
     checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Recompute layers in backward.")] = False,
+    lora: Annotated[
+        int, typer.Option(help="Rank of adapters on Q, K, V, O over a frozen decoder; 0 = all trains.")
+    ] = 0,
+    clock: Annotated[str, typer.Option(help="wall, or cpu: seconds of the process, on a busy machine.")] = "wall",
+    peers: Annotated[bool, typer.Option("--peers", help="Also transformers' Qwen2-Audio and Trainer.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Compare the ways of hearing: PLITS, LAL, PAL, cross-attention; random weights, nothing is fetched."""
@@ -45,11 +50,13 @@ def integrations(
         batch=batch,
         freeze_ffn=freeze_ffn,
         checkpointing=checkpointing,
+        lora=lora,
+        clock=clock,
     )
     output.note(f"bench integrations at {shape}: {rounds} rounds, one process per variant")
-    result = run(setting)
+    result = run(setting, peers=peers)
     lines = [f"{'variant':14} {'train samples/s':>16} {'kept for backward':>18} {'infer samples/s':>16}"]
-    for name, row in result["results"].items():
+    for name, row in {**result["results"], **result.get("peers", {})}.items():
         kept = row["train"]["activation_bytes"] / 1e6
         speeds = row["train"]["samples_per_s"], row["infer"]["samples_per_s"]
         lines.append(f"{name:14} {speeds[0]:16.1f} {kept:15.0f} MB {speeds[1]:16.1f}")

@@ -48,6 +48,7 @@ def command(
 
     loaded = cut(loaded) if shrink else loaded
     name = loaded.recipe.name + ("-shrunk" if shrink else "")
+    resume = resume or processes.restarted()
     with processes.joined(choose_device(device)) as place:
         if processes.is_main():
             _note(place)

@@ -75,6 +75,7 @@ class Attend(Integration):
     def __init__(self, config: AttendConfig, text_config: PreTrainedConfig) -> None:
         super().__init__(config, text_config)
         memory.check_family(text_config)
+        self.text_config = text_config
         self.layers = layer_indices(config.layers, text_config.num_hidden_layers)
         self.own: nn.ModuleDict | None = None
         if config.own_projections:
@@ -102,6 +103,7 @@ class Attend(Integration):
             positions=torch.where(real, positions, 0),
             layers=self.layers,
             norm=self.config.norm,
+            unit=memory.unit_states(self.text_config, states) if self.config.norm else None,
             own=self.own,
         )
 

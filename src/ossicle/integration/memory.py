@@ -27,6 +27,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from ossicle.errors import UnsupportedError
+from ossicle.integration.joined import Joined, attend, unit_rms
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -36,6 +37,9 @@ ATTENTION = "ossicle_audio"
 
 FAMILIES = ("gemma3_text", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
 """Decoder families whose path from hidden states to keys and values is the one `project` follows, by parity test."""
+
+SCALES = {"gemma3_text": 1.0, "llama": 0.0, "mistral": 0.0, "phi3": 0.0, "qwen2": 0.0, "qwen3": 0.0, "smollm3": 0.0}
+"""Families whose input norm is x / rms(x) · (weight + this): the quotient is the same in every layer, made once."""
 
 
 def check_family(config: PreTrainedConfig) -> None:
@@ -68,6 +72,7 @@ class AudioSegment:
         positions: (B, N) position to which the token's key is rotated.
         layers: Decoder layers that attend to it.
         norm: Pass `states` through the layer's input norm.
+        unit: (B, N, D) `states` over their rms, where all layers' norms differ by a scale only; see `unit_states`.
         own: Projections of the integration's own, by layer; None = the decoder's.
         kv: Stored (key before rotation, value), each (B, heads, N, head width), by layer; filled while generating.
     """
@@ -77,6 +82,7 @@ class AudioSegment:
     positions: Tensor
     layers: frozenset[int]
     norm: bool = True
+    unit: Tensor | None = None
     own: nn.ModuleDict | None = None
     kv: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
@@ -93,6 +99,7 @@ class AudioMemory:
         rotary: The decoder's rotary module.
         norms: Input norm of each decoder layer, None where the family has none.
         keep: Store keys and values for the next step; only while generating, never while weights change.
+        joined: What layers share when they lay audio and text together.
     """
 
     segments: list[AudioSegment] = field(default_factory=list)
@@ -102,7 +109,9 @@ class AudioMemory:
     rotary: Callable[..., Any] | None = None
     norms: list[nn.Module | None] = field(default_factory=list)
     keep: bool = False
+    joined: Joined = field(default_factory=Joined)
     _ready: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _seen: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
     _angles: dict[tuple[int, str | None], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def keys_values(self, attention: Any) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -111,22 +120,29 @@ class AudioMemory:
         segments = [segment for segment in self.segments if layer in segment.layers]
         if not segments:
             return None
+        seen = self._visible(segments)
         if layer not in self._ready:
             parts = [self._project(attention, layer, segment) for segment in segments]
-            ready = torch.cat([k for k, _ in parts], 2), torch.cat([v for _, v in parts], 2)
+            ready = parts[0] if len(parts) == 1 else tuple(torch.cat(side, 2) for side in zip(*parts, strict=True))
             if not self.keep:
-                return *ready, torch.cat([segment.visible_from for segment in segments], 1)
+                return *ready, seen
             self._ready[layer] = ready
-        return *self._ready[layer], torch.cat([segment.visible_from for segment in segments], 1)
+        return *self._ready[layer], seen
+
+    def _visible(self, segments: list[AudioSegment]) -> Tensor:
+        """Return (B, N) `visible_from` of several segments, one tensor for all layers that attend to the same ones."""
+        if len(segments) == 1:
+            return segments[0].visible_from
+        name = tuple(map(id, segments))
+        if name not in self._seen:
+            self._seen[name] = torch.cat([segment.visible_from for segment in segments], 1)
+        return self._seen[name]
 
     def _project(self, attention: Any, layer: int, segment: AudioSegment) -> tuple[Tensor, Tensor]:
         if layer in segment.kv:
             key, value = segment.kv[layer]
         else:
-            norm = self.norms[layer] if segment.norm else None
-            states = norm(segment.states) if norm is not None else segment.states
-            projections = attention if segment.own is None else segment.own[str(layer)]
-            key, value = project(attention, projections, states)
+            key, value = segment_keys_values(attention, self.norms[layer], segment, layer)
             if self.keep:
                 segment.kv[layer] = key, value
         if getattr(attention, "use_rope", True):
@@ -146,48 +162,88 @@ class AudioMemory:
         return self._angles[name]
 
 
-def project(attention: Any, projections: Any, states: Tensor) -> tuple[Tensor, Tensor]:
+def unit_states(config: PreTrainedConfig, states: Tensor) -> Tensor | None:
+    """Return states over their rms, where the decoder's input norms are that times a scale; else None."""
+    return unit_rms(states, config.rms_norm_eps) if config.model_type in SCALES else None
+
+
+def segment_keys_values(
+    attention: Any, norm: nn.Module | None, segment: AudioSegment, layer: int
+) -> tuple[Tensor, Tensor]:
+    """Return one layer's unrotated keys and values (B, heads, N, width) of a segment, as `project` does."""
+    projections = attention if segment.own is None else segment.own[str(layer)]
+    if not segment.norm or norm is None:
+        return project(attention, projections, segment.states)
+    if segment.unit is None:
+        return project(attention, projections, norm(segment.states))
+    scale = norm.weight + offset if (offset := SCALES[attention.config.model_type]) else norm.weight
+    return project(attention, projections, segment.unit, scale)
+
+
+def project(attention: Any, projections: Any, states: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return keys before rotation and values of audio states, exactly as the attention module makes its own.
 
     Args:
         attention: The decoder layer's attention module; its key norm applies.
         projections: What holds `k_proj` and `v_proj`, or the fused `qkv_proj`.
-        states: (B, N, D) normalised audio.
+        states: (B, N, D) normalised audio; with a `scale`, normalised but for it.
+        scale: (D,) scale of the norm. Where there are more tokens than weight rows it is put into the weights, which
+            is less work and keeps no scaled copy of the audio for backward.
 
     Returns:
         Two tensors (B, key-value heads, N, head width).
     """
     width: int = attention.head_dim
-    fused = getattr(projections, "qkv_proj", None)
-    if fused is not None:
-        key, value = _fused_keys_values(fused, attention.config, width, states)
+    shape = (*states.shape[:2], -1, width)
+    plain = _plain_weights(attention, projections, many=states.shape[0] * states.shape[1])
+    if plain is not None:
+        weight, bias = plain
+        both = nn.functional.linear(states, weight if scale is None else weight * scale.to(weight.dtype), bias)
+        key, value = both.chunk(2, -1)
     else:
-        key, value = projections.k_proj(states), projections.v_proj(states)
+        key, value = _called(attention, projections, states if scale is None else (states * scale).to(states.dtype))
     norm = getattr(attention, "k_norm", None)
     # OLMo-2 normalises all heads together, the others each head by itself.
     if norm is not None and norm.weight.shape[-1] != width:
         key, norm = norm(key), None
-    key, value = (t.view(*states.shape[:2], -1, width) for t in (key, value))
+    key, value = key.unflatten(-1, shape[2:]), value.unflatten(-1, shape[2:])
     return (norm(key) if norm is not None else key).transpose(1, 2), value.transpose(1, 2)
 
 
-def _fused_keys_values(fused: Any, config: Any, width: int, states: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute only the K and V rows of a fused projection; a wrapped one (LoRA, 4-bit) is run whole and sliced."""
-    queries, keys = config.num_attention_heads * width, config.num_key_value_heads * width
-    if type(fused) is nn.Linear:
-        bias = None if fused.bias is None else fused.bias[queries:]
-        both = nn.functional.linear(states, fused.weight[queries:], bias)
-    else:
-        both = fused(states)[..., queries:]
-    return both[..., :keys], both[..., keys:]
+def _plain_weights(attention: Any, projections: Any, *, many: int) -> tuple[Tensor, Tensor | None] | None:
+    """Return K and V weights laid together, when they are plain layers and smaller than what they are applied to."""
+    fused = getattr(projections, "qkv_proj", None)
+    parts = [projections.k_proj, projections.v_proj] if fused is None else [fused]
+    if not all(type(part) is nn.Linear and not part._forward_hooks and not part._forward_pre_hooks for part in parts):
+        return None
+    if fused is not None:
+        start = attention.config.num_attention_heads * attention.head_dim
+        return fused.weight[start:], None if fused.bias is None else fused.bias[start:]
+    if many < 2 * parts[0].out_features:
+        return None
+    bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
+    return torch.cat([part.weight for part in parts]), bias
+
+
+def _called(attention: Any, projections: Any, states: Tensor) -> tuple[Tensor, Tensor]:
+    """Return keys and values by calling the layers, whatever they are; a wrapped fused one is run whole and sliced."""
+    fused = getattr(projections, "qkv_proj", None)
+    if fused is None:
+        return projections.k_proj(states), projections.v_proj(states)
+    queries = attention.config.num_attention_heads * attention.head_dim
+    key, value = fused(states)[..., queries:].chunk(2, -1)
+    return key, value
 
 
 def rotate(key: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate keys (B, H, N, width); a rotary part narrower than the head leaves the rest alone."""
-    turning, still = key[..., : cos.shape[-1]], key[..., cos.shape[-1] :]
-    first, second = turning.chunk(2, -1)
-    turned = turning * cos + torch.cat([-second, first], -1) * sin
-    return torch.cat([turned, still], -1) if still.shape[-1] else turned
+    half = cos.shape[-1] // 2
+    first, second, still = key[..., :half], key[..., half : 2 * half], key[..., 2 * half :]
+    turned = [
+        torch.addcmul(first * cos[..., :half], second, sin[..., :half], value=-1),
+        torch.addcmul(second * cos[..., half:], first, sin[..., half:]),
+    ]
+    return torch.cat([*turned, still] if still.shape[-1] else turned, -1)
 
 
 def audio_attention(
@@ -213,26 +269,10 @@ def audio_attention(
         raise UnsupportedError("this decoder does not hand position_ids to its attention; it cannot attend to audio")
     beams = query.shape[0] // audio_key.shape[0]
     if beams > 1:
-        audio_key, audio_value, visible_from = (
-            t.repeat_interleave(beams, 0) for t in (audio_key, audio_value, visible_from)
-        )
-    mask = full_mask(query, key, attention_mask, positions, visible_from)
-    keys = torch.cat([audio_key.to(key.dtype), key], 2)
-    values = torch.cat([audio_value.to(value.dtype), value], 2)
-    return sdpa_attention_forward(module, query, keys, values, mask, **kwargs)
-
-
-def full_mask(query: Tensor, key: Tensor, text: Tensor | None, positions: Tensor, visible_from: Tensor) -> Tensor:
-    """Return (B, 1, Tq, N + Tk) boolean: which audio tokens and text rows each query row sees."""
-    num_rows, num_queries, num_keys = query.shape[0], query.shape[2], key.shape[2]
-    if text is None:
-        # transformers leaves the mask out when it is plain causal (or one query that sees all).
-        text = torch.ones(num_queries, num_keys, dtype=torch.bool, device=query.device)
-        text = text.tril() if num_queries > 1 else text
-        text = text[None, None]
-    audio = positions[:, None, :, None] >= visible_from[:, None, None, :]
-    shape = (num_rows, 1, num_queries)
-    return torch.cat([audio.expand(*shape, -1), text[..., :num_keys].expand(*shape, -1)], -1)
+        audio_key, audio_value = (t.repeat_interleave(beams, 0) for t in (audio_key, audio_value))
+    view = audio_memory.joined.view(query, key, attention_mask, positions, visible_from)  # type: ignore[union-attr]
+    options = {"dropout_p": kwargs.get("dropout", 0.0), "scale": kwargs.get("scaling")}
+    return attend(query, (audio_key, audio_value), (key, value), view, **options), None
 
 
 def audio_mask(*args: Any, **kwargs: Any) -> Tensor | None:
@@ -255,6 +295,13 @@ def use_audio_attention(decoder: PreTrainedModel) -> None:
     if getattr(config, "attn_logit_softcapping", None):
         raise UnsupportedError(f"'{config.model_type}' caps its attention scores; it cannot attend to audio here")
     decoder.set_attn_implementation(ATTENTION)
+
+
+def attention_backend(device: str) -> str:
+    """Return in words how audio and text are attended to on a kind of device."""
+    if device == "cuda":
+        return "sdpa, causal without a mask where the rows of a batch are alike, else one mask for all layers"
+    return "sdpa, one mask for all layers"
 
 
 def input_norms(decoder: PreTrainedModel) -> list[nn.Module | None]:

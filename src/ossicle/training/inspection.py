@@ -19,6 +19,7 @@ from ossicle.data.source import Need, SourceContext, source_class
 from ossicle.encoders.base import build_encoder
 from ossicle.errors import UserError
 from ossicle.integration.base import layer_indices
+from ossicle.integration.memory import ATTENTION, attention_backend
 from ossicle.mixtures.base import too_strong
 from ossicle.model import AudioLM, AudioLMConfig
 from ossicle.training import freeze
@@ -48,6 +49,7 @@ def inspect_recipe(loaded: Loaded) -> dict[str, Any]:
         "parameters": _parameters(model),
         "stages": stages,
         "streams": _streams(model),
+        "attention": _attention(model),
         "needs": needs,
     }
 
@@ -62,6 +64,7 @@ def inspect_folder(folder: Path) -> dict[str, Any]:
     with torch.device("meta"):
         model = AudioLM(config)
     facts = {"parameters": _parameters(model), "stages": [], "streams": _streams(model), "needs": []}
+    facts["attention"] = _attention(model)
     return {"name": str(folder), **facts}
 
 
@@ -169,6 +172,12 @@ def _streams(model: AudioLM) -> list[dict[str, Any]]:
     return rows
 
 
+def _attention(model: AudioLM) -> dict[str, str]:
+    """Return by kind of device how the decoder attends; audio rows and gated blocks leave it as it is."""
+    attended = model.language_model.config._attn_implementation == ATTENTION
+    return {device: attention_backend(device) if attended else "sdpa" for device in ("cpu", "cuda")}
+
+
 def _work(encoder: Any) -> dict[str, Any]:
     """Return an encoder's work; of a mixture also each member's, base first, and which weak ones are not weak."""
     parts = encoder.feature_parts()
@@ -218,6 +227,7 @@ def text_of(facts: dict[str, Any]) -> str:
             work = f"{member['parameters']:,} parameters, {member['flops_per_s'] / 1e9:.2f} GFLOPs per second of audio"
             lines.append(f"  {row['name']}: {member['name']}: {work}")
         lines += [f"  warning: {warning}" for warning in row.get("warnings", [])]
+    lines += [f"attention on {device}: {how}" for device, how in facts["attention"].items()]
     for row in facts["stages"]:
         steps = f"{row['steps']:,} steps" if row["steps"] is not None else f"{row['epochs']} epochs"
         lines.append(

@@ -4,7 +4,9 @@
              gradients, loss and label counts are summed over all processes, then divided once
 
 A gradient that a process does not have counts as zero there, so no process skips a collective because of its data; one
-that nobody has stays absent. With one process everything here does nothing. Source: our choice.
+that nobody has stays absent. A process that ends takes the others with it, in one line each; started again by torchrun
+(`--max-restarts`) the run goes on from its last checkpoint. With one process everything here does nothing.
+Source: our choice.
 """
 
 from __future__ import annotations
@@ -17,8 +19,11 @@ from typing import Any
 import torch
 from torch import distributed, nn
 
-from ossicle.errors import ConfigError
+from ossicle.errors import ConfigError, UserError
 from ossicle.training.recipe import Stage
+
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting")
+"""How gloo says that a peer is gone."""
 
 
 def rank() -> int:
@@ -57,6 +62,9 @@ def joined(device: torch.device) -> Iterator[torch.device]:
 
     Args:
         device: What was asked for; with CUDA each process takes its own GPU.
+
+    Raises:
+        UserError: Another process is gone, so that this one cannot go on.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
@@ -68,8 +76,25 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     distributed.init_process_group("nccl" if own.type == "cuda" else "gloo")
     try:
         yield own
+    except RuntimeError as error:
+        if not _lost(error):
+            raise
+        raise UserError(
+            f"process {rank()} of {world()}: another process of the run is gone, so this one stops; what ended it "
+            "stands above; go on with --resume, or let torchrun do it: --max-restarts 3"
+        ) from None
     finally:
         distributed.destroy_process_group()
+
+
+def _lost(error: RuntimeError) -> bool:
+    """Return whether an error of a collective means that a peer no longer answers."""
+    return isinstance(error, distributed.DistError) or any(sign in str(error) for sign in LOST)
+
+
+def restarted() -> bool:
+    """Return whether torchrun started this run again after a process of it had ended."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def shared(stage: Stage) -> Stage:
