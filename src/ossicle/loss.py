@@ -78,6 +78,7 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, rows: int) -> Tensor:
+        """Return the loss; keep the gradients that somebody wants."""
         kind = hidden.device.type
         lower = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
         states, matrix = hidden.to(lower), weight.to(lower)
@@ -102,6 +103,7 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> Any:
+        """Scale what `forward` has made."""
         pairs = zip(ctx.saved_tensors, ctx.kinds, strict=True)
         return *(None if grad is None else (grad * outer[0]).to(kind) for grad, kind in pairs), None, None
 
