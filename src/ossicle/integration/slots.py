@@ -6,7 +6,7 @@
     slot 2   [ a a | t t t t t t t t t t t · · · ]      column and reads all slots as one view: nothing is copied
 
 A layer's audio stands in front of its text, already rotated, laid down once when the text joins. What a query sees is
-decided by text columns (causal, sliding window) and, for audio, by positions, as in `memory.full_mask`. A chunk of a
+decided by text columns (causal, sliding window) and, for audio, by positions, as in `joined.full_mask`. A chunk of a
 prompt is written like a step with more columns, so that prompts are prefilled in pieces between steps.
 
 Source: iteration-level scheduling, Orca (OSDI 2022) §3.1, and chunked prefill, Sarathi-Serve (OSDI 2024) §4; the layout
