@@ -93,8 +93,8 @@ class Mix:
     def batch_positions(self, number: int, size: int) -> list[int]:
         """Return the positions of effective batch `number`: of like length, from a pool of 16 batches.
 
-        Every position of the pool is in exactly one of its batches; within a batch they are sorted by length, so that
-        its micro-batches hold like lengths too.
+        The pool is sorted by seconds of audio and cut into four; each quarter is sorted by its text and cut into four
+        batches. Every position is in exactly one batch; micro-batches are neighbours, so they are alike too.
         """
         pool, offset = divmod(number, POOL_BATCHES)
         return list(_pooled(self, pool, size)[offset])
@@ -124,13 +124,21 @@ class Mix:
     def _pool_of(self, pool: int, size: int) -> list[list[int]]:
         start = pool * POOL_BATCHES * size
         positions = list(range(start, start + POOL_BATCHES * size))
-        places = [self.place(position) for position in positions]
-        lengths = [self.sources[which].duration_s(index) for which, index in places]
-        if any(lengths):
-            positions = [position for _, position in sorted(zip(lengths, positions, strict=True))]
-        batches = [positions[i : i + size] for i in range(0, len(positions), size)]
+        by_audio = sorted(positions, key=self._seconds)
+        group = math.isqrt(POOL_BATCHES) * size
+        runs = [sorted(by_audio[i : i + group], key=self._characters) for i in range(0, len(by_audio), group)]
+        alike = [position for run in runs for position in run]
+        batches = [alike[i : i + size] for i in range(0, len(alike), size)]
         order = np.random.default_rng([*self.key, 4, pool]).permutation(POOL_BATCHES)
         return [batches[i] for i in order]
+
+
+    def _seconds(self, position: int) -> float:
+        which, index = self.place(position)
+        return self.sources[which].duration_s(index)
+
+    def _characters(self, position: int) -> int:
+        return sum(len(turn["content"]) for turn in self.sample(position).messages)
 
 
 @lru_cache(maxsize=4)

@@ -132,6 +132,9 @@ def one_of_order(text: str, vocabulary: Vocabulary, position: int) -> str | None
 def yes_no(text: str, vocabulary: Vocabulary | None = None) -> bool | None:
     """Return whether an answer affirms (True) or denies (False); an answer that does neither gives None."""
     words = plain(text)
+    judged = re.search(r": (yes|no)\.?$", words)  # what was heard, then the judgement behind a colon
+    if judged:
+        return judged[1] == "yes"
     opening = re.match(
         r"(?:well,? |oh,? |answer: ?|the answer is )?(yes|yeah|yep|correct|true|no|nope|false|incorrect)\b", words
     )
