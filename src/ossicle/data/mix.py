@@ -132,7 +132,6 @@ class Mix:
         order = np.random.default_rng([*self.key, 4, pool]).permutation(POOL_BATCHES)
         return [batches[i] for i in order]
 
-
     def _seconds(self, position: int) -> float:
         which, index = self.place(position)
         return self.sources[which].duration_s(index)
