@@ -11,6 +11,8 @@ connector outputs and keys/values by audio handles. Parts are named `language_mo
 
 from __future__ import annotations
 
+import ossicle.deferred  # noqa: F401  # isort: skip  (before transformers, which then imports less)
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,11 +74,13 @@ class AudioLM(PreTrainedModel, GenerationMixin):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
 
-    def __init__(self, config: AudioLMConfig) -> None:
+    def __init__(self, config: AudioLMConfig, language_model: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         check_config(config)
         plans = stream_plans.plan(config.streams)
-        self.language_model = AutoModelForCausalLM.from_config(config.text_config, attn_implementation="sdpa")
+        if language_model is None:
+            language_model = AutoModelForCausalLM.from_config(config.text_config, attn_implementation="sdpa")
+        self.language_model = language_model
         self.streams = nn.ModuleDict({p.name: stream_plans.Stream(p, config.text_config) for p in plans})
         for stream in self.streams.values():
             stream.integration.install(self.language_model)
@@ -88,11 +92,15 @@ class AudioLM(PreTrainedModel, GenerationMixin):
 
         Args:
             config: Its `streams` may name `pretrained` encoders; their architecture is written into the config.
-            language_model: Decoder whose weights it takes over; None = random weights of `config.text_config`.
+            language_model: Decoder whose weights it takes over; None = random weights of `config.text_config`. One
+                that is quantized becomes part of the model itself.
         """
         config.streams = stream_plans.resolved(config.streams)
-        model = cls(config)
-        if language_model is not None:
+        quantizer = getattr(language_model, "hf_quantizer", None)
+        model = cls(config) if quantizer is None else cls(config, language_model)
+        if quantizer is not None:
+            model._adopt(quantizer)
+        elif language_model is not None:
             model.language_model.load_state_dict(language_model.state_dict())
             model.language_model.to(dtype=language_model.dtype)
             model.generation_config = language_model.generation_config
@@ -122,6 +130,13 @@ class AudioLM(PreTrainedModel, GenerationMixin):
             count = sum(map(len, problems.values()))
             raise CheckpointError(f"model folder '{path}': {count} weights do not fit ({'; '.join(named)})")
         return (model, info) if wants_info else model
+
+    def _adopt(self, quantizer: Any) -> None:
+        """Save and read the whole model as its quantized decoder is saved and read; the streams stay as they are."""
+        held = copy.deepcopy(quantizer.quantization_config)
+        held.llm_int8_skip_modules = ["streams", "lm_head"]
+        self.hf_quantizer, self.config.quantization_config = quantizer, held
+        del self.language_model.config.quantization_config
 
     def _init_weights(self, module: nn.Module) -> None:
         """Leave every part as its own constructor made it."""

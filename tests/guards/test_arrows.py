@@ -7,7 +7,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "ossicle"
 ORDER = [
-    {"types", "errors", "registry", "config"},
+    {"types", "errors", "registry", "config", "deferred"},
     {"audio"},
     {"world", "encoders"},
     {"connectors", "mixtures"},

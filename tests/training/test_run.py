@@ -64,6 +64,27 @@ def test_the_model_folder_is_the_last_checkpoint(finished: Finished) -> None:
     assert processor.tokenizer.chat_template
 
 
+def test_bf16_computes_in_bf16_stays_near_and_keeps_weights_in_float32(finished: Finished, tmp_path: Path) -> None:
+    seen: set[torch.dtype] = set()
+
+    def note(module: torch.nn.Module, _: Any, result: Any) -> None:
+        if isinstance(module, torch.nn.Linear):
+            seen.add(result.dtype)
+
+    hook = torch.nn.modules.module.register_module_forward_hook(note)
+    try:
+        loaded = tiny(tmp_path, "stages.0.precision=bf16", "stages.1.precision=bf16")
+        result = Run(loaded, tmp_path / "out", tell=lambda _: None).train()
+    finally:
+        hook.remove()
+    assert seen == {torch.bfloat16}
+    full = [loss for *_, loss in losses(finished[0])]
+    half = [loss for *_, loss in losses(tmp_path / "out")]
+    assert half != full
+    assert half == pytest.approx(full, rel=0.05)
+    assert {p.dtype for p in AudioLM.from_pretrained(result.checkpoint).parameters()} == {torch.float32}
+
+
 def test_a_stage_changes_what_it_trains_and_nothing_else(tmp_path: Path) -> None:
     loaded = tiny(tmp_path)
     run = Run(loaded, tmp_path / "out", tell=lambda _: None)

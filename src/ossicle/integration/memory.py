@@ -319,6 +319,10 @@ def copy_projections(decoder: PreTrainedModel, own: nn.ModuleDict) -> None:
             target = getattr(pair, name)
             fused = getattr(attention, "qkv_proj", None)
             source = getattr(attention, name) if fused is None else fused
+            if not source.weight.is_floating_point():
+                raise UnsupportedError(
+                    "own_projections cannot start as copies of a 4-bit decoder's; leave one of them out"
+                )
             rows = slice(None) if fused is None else slice(start, start + keys)
             with torch.no_grad():
                 target.weight.copy_(source.weight[rows])

@@ -19,7 +19,7 @@ from ossicle.errors import CheckpointError, ConfigError
 from ossicle.inference.engine import BUNDLED, bundled
 from ossicle.model import AudioLM, AudioLMConfig, check_config
 from ossicle.processor import AudioProcessor
-from ossicle.training import lora
+from ossicle.training import lora, quantize
 from ossicle.training.recipe import LanguageModelSpec, ModelSpec, Recipe
 from ossicle.training.tokenizer import train_bpe
 
@@ -68,7 +68,8 @@ def build(recipe: Recipe, sources: Mapping[str, Source]) -> Built:
     check_config(config)
     torch.manual_seed(recipe.seed)
     model = AudioLM.new(config, decoder)
-    model.language_model.to(getattr(torch, spec.language_model.dtype))
+    if spec.language_model.quantization is None:
+        model.language_model.to(getattr(torch, spec.language_model.dtype))
     processor = AudioProcessor(tokenizer, model.config.streams)
     read = ["language_model."] if decoder is not None else []
     owned = [stream for stream in spec.streams if isinstance(stream.encoder, dict)]
@@ -135,9 +136,10 @@ def _tokenizer(spec: ModelSpec, texts: Iterable[str]) -> Any:
 
 
 def _pretrained_decoder(spec: LanguageModelSpec) -> Any:
+    held = {} if spec.quantization is None else {"quantization_config": quantize.settings(spec.quantization)}
     try:
         return AutoModelForCausalLM.from_pretrained(
-            spec.pretrained, revision=spec.revision, dtype=getattr(torch, spec.dtype), use_safetensors=True
+            spec.pretrained, revision=spec.revision, dtype=getattr(torch, spec.dtype), use_safetensors=True, **held
         )
     except OSError as error:
         raise CheckpointError(

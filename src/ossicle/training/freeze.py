@@ -81,6 +81,8 @@ def set_trainable(model: nn.Module, patterns: Sequence[str]) -> list[str]:
             raise ConfigError(f"train: nothing in this model is called '{pattern}'; {suggest(pattern, known)}")
         chosen |= found
     for name, parameter in model.named_parameters():
+        if name in chosen and not parameter.is_floating_point():
+            raise ConfigError(f"train: '{name}' is held in 4 bits and cannot train; train 'lora' on it instead")
         parameter.requires_grad_(name in chosen)
     set_modes(model)
     return [name for name in names if name in chosen]

@@ -34,6 +34,7 @@ from ossicle.errors import ConfigError, suggest
 from ossicle.streams import StreamConfig, plan
 from ossicle.training.freeze import PARTS
 from ossicle.training.optim import Schedule
+from ossicle.training.quantize import QuantizationSpec
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 """Where the recipes lie that ship with ossicle."""
@@ -48,17 +49,23 @@ class LanguageModelSpec(Section):
         pretrained: Hub id or local folder of the weights it starts from; None = random weights.
         revision: Commit of the hub repository.
         dtype: Dtype its weights are held in.
+        quantization: Hold the `pretrained` decoder's linear layers in four bits; None = in `dtype`.
     """
 
     architecture: dict[str, Any] | None = None
     pretrained: str | None = None
     revision: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
+    quantization: QuantizationSpec | None = None
 
     @model_validator(mode="after")
     def _has_something(self) -> LanguageModelSpec:
         if self.pretrained is None and "model_type" not in (self.architecture or {}):
             raise ValueError("give 'pretrained', or an 'architecture' with its 'model_type'")
+        if self.quantization is not None and self.pretrained is None:
+            raise ValueError(
+                "'quantization' is for 'pretrained' weights; random ones have to train, which 4 bits cannot"
+            )
         return self
 
 

@@ -58,6 +58,7 @@ def shrink(loaded: Loaded) -> Loaded:
     if model["language_model"] is not None:
         model["language_model"]["architecture"] = _decoder(model["language_model"]["architecture"])
         model["language_model"] |= {"pretrained": None, "revision": None, "dtype": "float32"}
+        model["language_model"]["quantization"] = None
         model["tokenizer"] = {"kind": "bpe", "vocab_size": 400}
     layers = (model["language_model"] or {}).get("architecture", {}).get("num_hidden_layers")
     for stream in model["streams"]:
