@@ -86,3 +86,22 @@ def test_starts_from_the_encoder_of_a_model(tmp_path):
 def test_a_layer_out_of_range_is_named():
     with pytest.raises(ConfigError, match="layers holds 7; this encoder has blocks 0 to 1"):
         build_encoder({"kind": "cnn", "layers": [7]})
+
+
+def test_it_starts_from_an_encoder_that_a_model_has(tmp_path):
+    from ossicle.errors import CheckpointError
+    from ossicle.inference.engine import load
+
+    encoder = build_encoder({"kind": "cnn", "pretrained": "nano#sound"}).eval()
+    encoder.load_pretrained()
+    audio, lengths = torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0)), torch.tensor([16_000])
+    taught = load("nano", device="cpu", dtype="fp32").model.streams["sound"].encoder.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(audio, lengths).values, taught(audio, lengths).values, rtol=1e-3, atol=1e-3)
+    for name, changes, said in (
+        ("nano#souns", {}, "no stream 'souns'"),
+        (f"{tmp_path}#sound", {}, "expected MODEL#STREAM"),
+        ("nano#sound", {"depth": 1}, "do not fit"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            build_encoder({"kind": "cnn", "pretrained": name, **changes}).load_pretrained()

@@ -133,6 +133,38 @@ def test_inspection_lists_needs_and_steps_of_epochs(tmp_path: Path) -> None:
     assert (need["present"], need["licence"]) == (False, "CC0")
 
 
+def test_inspection_estimates_memory_operations_and_hours(tmp_path: Path) -> None:
+    facts = inspection.inspect_recipe(tiny(tmp_path))
+    align, everything = facts["stages"]
+    weights = 4 * facts["parameters"]["total"]
+    assert everything["memory_bytes"] > weights + 12 * facts["parameters"]["total"] > align["memory_bytes"] > weights
+    assert everything["flops"] / 6 > align["flops"] / 5  # all weights train, not the connector alone
+    assert everything["hours"]["laptop"] > everything["hours"]["gpu"] >= 0
+    assert "on a GPU" in inspection.text_of(facts)
+    stages = [{**copy.deepcopy(TINY["stages"][0]), "feature_cache": cached} for cached in (False, True)]
+    kept = [inspection.inspect_recipe(tiny(tmp_path, stages=[stage]))["stages"][0]["flops"] for stage in stages]
+    assert kept[0] - kept[1] == pytest.approx(5 * 4 * 5.0 * facts["streams"][0]["flops_per_s"], rel=0.01)
+
+
+def test_inspection_prints_every_member_of_a_mixture_and_which_is_not_weak(tmp_path: Path) -> None:
+    base = copy.deepcopy(TINY["model"]["streams"][0]["encoder"])
+    strong = {**base, "dim": 32, "depth": 2}
+    model = copy.deepcopy(TINY["model"])
+    model["streams"][0]["encoder"] = {"kind": "mowe", "base": base, "pool": [strong, base]}
+    facts = inspection.inspect_recipe(tiny(tmp_path, model=model))
+    (stream,) = facts["streams"]
+    names = [member["name"] for member in stream["members"]]
+    assert names == ["base cnn", "cnn-1", "cnn-2"]
+    assert stream["flops_per_s"] == sum(member["flops_per_s"] for member in stream["members"])
+    assert [warning.split(" has ")[0] for warning in stream["warnings"]] == [
+        "weak encoder 'cnn-1'",
+        "weak encoder 'cnn-2'",
+    ]
+    said = inspection.text_of(facts)
+    assert f"cnn-1: {stream['members'][1]['parameters']:,} parameters" in said
+    assert "GFLOPs per second of audio" in said and "warning: weak encoder 'cnn-1'" in said
+
+
 def test_lora_is_counted_by_its_own_formula(tmp_path: Path) -> None:
     model = {**copy.deepcopy(TINY["model"]), "lora": {"r": 3, "target_modules": ["q_proj", "v_proj"]}}
     stages = copy.deepcopy(TINY["stages"])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,7 @@ class FeatureCache:
                 tensors.update({f"{key}|{name}": self._narrow(values) for name, values in kept.values.items()})
         name = hashlib.blake2b("".join(keys).encode(), digest_size=8).hexdigest()
         path = self.folder / f"shard-{name}.safetensors"
-        temporary = path.with_suffix(".writing")
+        temporary = path.with_suffix(f".writing{os.getpid()}")  # rows of a study may fill one folder at once
         try:
             save_file(tensors, temporary)
         except OSError as error:

@@ -158,10 +158,13 @@ class CnnEncoder(Encoder):
         return torch.cat(tapped, -1) if wanted else self.norm(x)
 
     def load_pretrained(self) -> None:
-        """Read the encoder of the first stream of an ossicle model that has such a one."""
+        """Read an encoder of an ossicle model: of the stream in `MODEL#STREAM`, or of the first that has such a one."""
         from ossicle.encoders.pretrained import load_renamed
+        from ossicle.encoders.taught import load_taught
 
-        if self.config.pretrained is not None:
+        if self.config.pretrained is not None and "#" in self.config.pretrained:
+            load_taught(self, self.config.pretrained)
+        elif self.config.pretrained is not None:
             load_renamed(self, self.config.pretrained, self.config.revision, lambda name: name.split(".encoder.")[-1])
 
     def encode_windows(self, windows: Tensor, lengths: Tensor) -> Tensor:

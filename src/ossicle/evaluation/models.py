@@ -15,7 +15,7 @@ from ossicle.evaluation.answers import Answerer
 from ossicle.evaluation.card import model_hash
 from ossicle.evaluation.remote import Remote, remote_named
 
-UNRELATED = {"evaluation", "adapt", "cli", "serve", "bench", "training", "questions", "study.py", "demo.py"}
+UNRELATED = {"evaluation", "adapt", "cli", "serve", "bench", "training", "questions", "study", "demo.py"}
 """Rooms that no answer depends on."""
 
 

@@ -22,7 +22,7 @@ from ossicle.integration.base import layer_indices
 from ossicle.integration.memory import ATTENTION, attention_backend
 from ossicle.mixtures.base import too_strong
 from ossicle.model import AudioLM, AudioLMConfig
-from ossicle.training import freeze
+from ossicle.training import estimate, freeze
 from ossicle.training.build import outline, start_folder
 from ossicle.training.recipe import Loaded, Recipe, Stage
 from ossicle.training.run import prepare
@@ -30,8 +30,6 @@ from ossicle.types import SAMPLE_RATE_HZ
 
 COUNTED_BELOW = 30_000_000
 """Encoders with fewer weights than this are run once to count their operations."""
-ADAM_BYTES = 12
-"""Gradient and two moments of a parameter that trains, in float32."""
 
 
 def inspect_recipe(loaded: Loaded) -> dict[str, Any]:
@@ -43,15 +41,22 @@ def inspect_recipe(loaded: Loaded) -> dict[str, Any]:
     model = outline(loaded.recipe)
     context = SourceContext(folder=loaded.folder, seed=loaded.recipe.seed)
     needs = [asdict(need) for need in needs_of(loaded.recipe, context)]
-    stages = [_stage(model, loaded.recipe, stage, context) for stage in loaded.recipe.stages]
+    streams = stream_facts(model)
+    work = encoder_work(model, streams)
     return {
         "name": loaded.recipe.name,
         "parameters": _parameters(model),
-        "stages": stages,
-        "streams": _streams(model),
+        "stages": [_stage(model, loaded.recipe, stage, context, work) for stage in loaded.recipe.stages],
+        "streams": streams,
         "attention": _attention(model),
         "needs": needs,
     }
+
+
+def encoder_work(model: AudioLM, streams: list[dict[str, Any]]) -> dict[str, int]:
+    """Return operations per second of audio of each encoder, by the stream that owns it."""
+    owners = {name for name, stream in model.streams.items() if stream.plan.owner == name}
+    return {row["name"]: row["flops_per_s"] for row in streams if row["name"] in owners}
 
 
 def inspect_folder(folder: Path) -> dict[str, Any]:
@@ -63,7 +68,7 @@ def inspect_folder(folder: Path) -> dict[str, Any]:
     config = AudioLMConfig.from_pretrained(start_folder(str(folder)))
     with torch.device("meta"):
         model = AudioLM(config)
-    facts = {"parameters": _parameters(model), "stages": [], "streams": _streams(model), "needs": []}
+    facts = {"parameters": _parameters(model), "stages": [], "streams": stream_facts(model), "needs": []}
     facts["attention"] = _attention(model)
     return {"name": str(folder), **facts}
 
@@ -106,8 +111,9 @@ def _weights(what: str, name: str) -> Need:
 
     from ossicle.inference.engine import BUNDLED, bundled
 
-    folder = bundled(name) if name in BUNDLED else Path(name).expanduser()
-    if folder.is_dir():
+    model, of_a_model, _ = name.partition("#")
+    folder = bundled(model) if model in BUNDLED else Path(model).expanduser()
+    if folder.is_dir() or of_a_model:
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         return Need(what=f"{what}: {name}", source=str(folder), present=(folder / "config.json").is_file(), bytes=size)
     cached = name.count("/") == 1 and isinstance(try_to_load_from_cache(name, "config.json"), str)
@@ -119,21 +125,26 @@ def _parameters(model: nn.Module) -> dict[str, Any]:
     return {"total": sum(row.total for row in rows), "by_part": {row.part: row.total for row in rows}}
 
 
-def _stage(model: AudioLM, recipe: Recipe, stage: Stage, context: SourceContext) -> dict[str, Any]:
-    """Return what one stage trains, after freezing the outline as it says."""
+def _stage(
+    model: AudioLM, recipe: Recipe, stage: Stage, context: SourceContext, work: dict[str, int]
+) -> dict[str, Any]:
+    """Return what one stage trains, and about what it takes, after freezing the outline as it says."""
     prepare(model, stage)
     rows = freeze.table(model)
-    trainable = sum(row.trainable for row in rows)
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    sample = estimate.Sample()
+    steps = _steps(recipe, stage, context)
+    flops = None if steps is None else steps * stage.batch_size * estimate.train_flops(model, stage, work, sample)
     return {
         "name": stage.name,
-        "trainable": trainable,
+        "trainable": sum(row.trainable for row in rows),
         "by_part": {row.part: row.trainable for row in rows},
         "effective_batch": stage.batch_size,
         "learning_rate": stage.learning_rate,
-        "steps": _steps(recipe, stage, context),
+        "steps": steps,
         "epochs": stage.epochs,
-        "memory_bytes": weights + ADAM_BYTES * trainable,
+        "memory_bytes": estimate.memory_bytes(model, stage, sample),
+        "flops": flops,
+        "hours": None if flops is None else estimate.hours(flops),
     }
 
 
@@ -151,7 +162,8 @@ def _steps(recipe: Recipe, stage: Stage, context: SourceContext) -> int | None:
     return stage.num_steps(None if mix.endless else mix.num_samples)
 
 
-def _streams(model: AudioLM) -> list[dict[str, Any]]:
+def stream_facts(model: AudioLM) -> list[dict[str, Any]]:
+    """Return what each stream is made of, how many tokens it gives and what its encoder costs."""
     layers = model.config.text_config.num_hidden_layers
     rows = []
     for name, stream in model.streams.items():
@@ -212,6 +224,18 @@ def flops_per_s(encoder: Any) -> int:
     return round(total / samples * SAMPLE_RATE_HZ)
 
 
+def _cost(row: dict[str, Any]) -> str:
+    """Return memory and hours of a stage for people."""
+    memory = f"{row['memory_bytes'] / 2**30:.2f} GiB"
+    if row["hours"] is None:
+        return memory
+    return f"{memory}, {_time(row['hours']['gpu'])} on a GPU, {_time(row['hours']['laptop'])} on a laptop"
+
+
+def _time(hours: float) -> str:
+    return f"{hours:,.1f} h" if hours >= 0.95 else f"{max(1, round(60 * hours))} min"
+
+
 def text_of(facts: dict[str, Any]) -> str:
     """Return the same for people."""
     total = facts["parameters"]["total"]
@@ -232,8 +256,7 @@ def text_of(facts: dict[str, Any]) -> str:
         steps = f"{row['steps']:,} steps" if row["steps"] is not None else f"{row['epochs']} epochs"
         lines.append(
             f"stage {row['name']}: {row['trainable']:,} train ({row['trainable'] / total:.1%}), {steps} of "
-            f"{row['effective_batch']}, learning rate {row['learning_rate']:g}, weights and optimiser "
-            f"{row['memory_bytes'] / 2**30:.2f} GiB"
+            f"{row['effective_batch']}, learning rate {row['learning_rate']:g}, about {_cost(row)}"
         )
         lines += [f"  {part:<32} {count:>15,}" for part, count in row["by_part"].items() if count]
     for need in facts["needs"]:
