@@ -213,7 +213,8 @@ class Composer:
         kind = rng.random()
         if kind < 0.5:
             return self._digit_parts(int(rng.integers(1, 3)), rng)
-        pool = "words" if kind < 0.7 else VOICES[rng.integers(len(VOICES))]
+        voices = [name for name in VOICES if name in self._labels] or ["words"]  # a set may be held out whole
+        pool = "words" if kind < 0.7 else voices[rng.integers(len(voices))]
         return [self.part(self.pick(pool, rng), 3.0, float(rng.uniform(-32, -12)), rng)]
 
     def _mixture(self, rng: np.random.Generator) -> Piece:
