@@ -2,6 +2,7 @@
 #
 #   make demo [AUDIO=yours.wav]    see it work          make check    ruff, mypy
 #   make test                      default suite        make docs     regenerate the generated pages
+#   make cards                     result cards of nano and of MODELS="…" into docs/cards
 #   make setup                     .venv/bin/ossicle    make matrix   the slow suite
 
 VENV := .venv
@@ -20,7 +21,7 @@ export OSSICLE_GOLDEN ?= $(abspath ../shared/golden)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix docs matrix clean
+.PHONY: help setup demo test check fix docs cards matrix clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -52,6 +53,9 @@ fix: $(READY)
 
 docs: $(READY)
 	$(BIN)/python docs/generate.py
+
+cards: $(READY)
+	$(BIN)/python docs/cards.py $(or $(MODELS),nano)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

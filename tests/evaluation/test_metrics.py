@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ossicle.evaluation import metrics
+from ossicle.evaluation.caption_metrics import OPTIONAL, caption_metrics, rouge_l
 from ossicle.evaluation.captions import cider_d
 from ossicle.evaluation.compare import holm, mcnemar
 from ossicle.evaluation.normalise import normalise
@@ -113,3 +116,27 @@ def test_normalisers():
     assert normalise("Don’t  STOP, Mr. Smith!", "basic") == "don't stop mr smith"
     assert normalise("A b.", "none") == "A b."
     assert normalise("It's twenty-five dollars, uh, okay.") == normalise("it is $25 okay")
+
+
+def test_cider_d_equals_the_public_implementation():
+    stored = json.loads(Path(__file__).with_name("cider_d.json").read_text())
+    for case in stored["cases"]:
+        corpus, each = cider_d([c["caption"] for c in case["clips"]], [c["references"] for c in case["clips"]])
+        assert corpus == pytest.approx(case["corpus"], abs=1e-6)
+        assert each == pytest.approx([c["score"] for c in case["clips"]], abs=1e-6)
+    assert sum(len(case["clips"]) for case in stored["cases"]) >= 40
+
+
+def test_other_caption_metrics_and_what_is_missing():
+    pytest.importorskip("sacrebleu")
+    pytest.importorskip("rouge_score")
+    references = [["a dog barks at the door", "a dog barking"], ["rain falls on the old roof"]]
+    perfect = caption_metrics(["a dog barks at the door", "rain falls on the old roof"], references)
+    assert perfect["bleu"] == pytest.approx(1.0)
+    assert perfect["chrf"] == pytest.approx(1.0, abs=0.01)
+    assert perfect["rouge_l"] == pytest.approx(1.0)
+    # "a dog at": longest common run of words with the first reference is 3 of 3 and 3 of 6: F1 = 2/3
+    assert rouge_l(["a dog at", "x"], references) == pytest.approx((2 / 3 + 0) / 2)
+    missing = set(OPTIONAL) - set(perfect)
+    assert set(perfect["not_measured"]) == missing
+    assert all(perfect["not_measured"].values())

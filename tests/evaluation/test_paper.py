@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from ossicle.errors import DataError
 from ossicle.evaluation import paper
@@ -132,3 +134,37 @@ def test_audioset(golden, data_root, mode):
 
 def test_every_quirk_is_listed():
     assert set(paper.NEAREST) | {"age", "gender", "librispeech", "audiocaps", "audioset"} == set(paper.QUIRKS)
+
+
+PAIRS = yaml.safe_load(Path(__file__).with_name("paper_pairs.yaml").read_text(encoding="utf-8"))
+READINGS = {
+    "age": lambda answer: (paper.age_numbers(answer) or [None])[0],
+    "gender": paper.gender_of,
+    **{name: lambda answer, rule=rule: paper.nearest_text(answer, rule) for name, rule in paper.NEAREST.items()},
+    "audiocaps": paper.caption_text,
+    "audioset_caption": lambda answer: paper.audioset_texts(answer, "caption")[0],
+    "audioset_label": lambda answer: paper.audioset_texts(answer, "label"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(READINGS))
+def test_our_own_pairs_read_as_the_scripts_would(name):
+    wrong = [(answer, said, READINGS[name](answer)) for answer, said in PAIRS[name] if READINGS[name](answer) != said]
+    assert not wrong
+
+
+def test_our_own_transcripts_are_replaced_as_the_script_would():
+    for answer, whisper, scored, replaced in PAIRS["librispeech"]:
+        item = paper.score_librispeech(["hello world"], [answer], [whisper]).items[0]
+        assert (item["scored"], item["substituted"]) == (scored, replaced), (answer, item)
+
+
+def test_every_scorer_is_held_to_thirty_pairs(golden):
+    counts = {
+        name: len(golden(name)["items"]) for name in ("age", "gender", "emotion", "esc50", "gtzan", "librispeech")
+    }
+    counts["audiocaps"] = len(golden("audiocaps_text")["items"])
+    counts["audioset"] = sum(len(golden("audioset")[f"{mode}_mode"]["items"]) for mode in ("caption", "label"))
+    for name, pairs in PAIRS.items():
+        counts[name.split("_")[0]] += len({str(pair) for pair in pairs})
+    assert min(counts.values()) >= 30, counts

@@ -9,6 +9,8 @@ import yaml
 
 from ossicle.errors import ConfigError
 from ossicle.evaluation import parse
+from ossicle.evaluation.embedding import hash_embed
+from ossicle.evaluation.nearest import NearestLabel
 from ossicle.evaluation.phrasings import FILE, ask, phrasings, with_article
 from ossicle.evaluation.refusal import questions
 from ossicle.evaluation.task import shipped_specs
@@ -115,3 +117,14 @@ def test_there_are_a_hundred_questions_to_decline():
     assert parse.refuses("I cannot answer that.")
     for answer in ("A dog.", "I hear rain, then a rooster: two sounds.", "No, there is not.", "The speaker is a man."):
         assert not parse.refuses(answer)
+
+
+def test_meaning_decides_only_where_words_do_not():
+    near = NearestLabel(hash_embed, "hash", least=0.5)
+    words = {"dog bark": ["barking"], "rain": ["rainfall"], "helicopter": []}
+    assert parse.label("barkin dog", words) is None
+    assert near("barkin dog", words) == "dog bark"
+    assert near("helicoptr", words) == "helicopter"
+    for answer in ("", "an orchestra", "I cannot say, helicoptr", "not a helicoptr", "helicoptr or barkin", "rain"):
+        assert near(answer, words) is None, answer
+    assert near.facts() == {"embedder": "hash", "least_cosine": 0.5, "margin": 0.05}

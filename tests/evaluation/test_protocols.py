@@ -17,8 +17,10 @@ from ossicle.errors import ConfigError, DataError
 from ossicle.evaluation.card import read_card
 from ossicle.evaluation.choices import asked, rotations
 from ossicle.evaluation.embedding import cosine, embedder_named, hash_embed, nearest
+from ossicle.evaluation.parse import vocabularies
 from ossicle.evaluation.predictions import write_questions
 from ossicle.evaluation.remote import Remote, remote_named
+from ossicle.evaluation.report import LEAST_IN_BIN, bins
 from ossicle.evaluation.run import Outcome, Setting, build_tasks, run_suite
 from ossicle.evaluation.task import shipped_specs, suite_specs
 
@@ -136,8 +138,9 @@ class Server(BaseHTTPRequestHandler):
         self.asked.append(body)
         content = body["messages"][0]["content"]
         if isinstance(content, str):
-            truth, said = (line.split(": ")[1] for line in content.splitlines()[2:4])
-            text = "Yes." if truth.split()[0] in said else "No."
+            lines = dict(line.split(": ", 1) for line in content.splitlines() if ": " in line)
+            told = lines.get("Right answer")
+            text = "Yes." if told is None or told.split()[0] in lines["Their answer"] else "No."
         else:
             text = "A dog." if content[0]["type"] == "input_audio" else "I cannot hear anything."
         reply = json.dumps({"choices": [{"message": {"content": text}}]}).encode()
@@ -168,6 +171,8 @@ def test_a_model_and_a_judge_behind_an_address(tiny_root, tmp_path, server):
     assert card["judge"]["esc10"]["agreement"] == 1.0
     assert card["judge"]["esc10"]["value"] == pytest.approx(result["tasks"]["esc10"]["value"])
     assert card["judge"]["esc10"]["prompt"]
+    assert card["judge"]["esc10"]["following_rate"] == 1.0
+    assert card["judge"]["esc10"]["following_prompt"]
     before = len(Server.asked)
     run_suite(setting, remote_named(f"{server}#deaf-dog"), out=tmp_path, model=MODEL)
     assert len(Server.asked) == before, "raw replies are kept"
@@ -188,6 +193,24 @@ def test_the_report_is_one_page_with_sounds(tiny_root, tmp_path):
     files = {part.split("'")[0] for part in page.split("src='")[1:]}
     assert files
     assert all((tmp_path / file).is_file() for file in files)
+    assert "by class" in page
+    assert "by length, s" in page
+    assert page.count("<svg") == page.count("</svg>") >= 2
+    assert "cascade" in page
+
+
+def test_curves_have_bins_of_enough_clips_and_manifests_may_say_the_snr(tmp_path):
+    sounds = list(vocabularies()["esc10"])
+    rows = [{"label": sounds[i % 10], "snr_db": float(i % 20)} for i in range(40)]
+    write_set(tmp_path / "esc10", rows)
+    setting = Setting(suite="esc10", root=tmp_path)
+    page = Path(run_suite(setting, Deaf(), out=tmp_path / "o", model=MODEL, report=True)["report"]).read_text()
+    inside = page.split("by SNR, dB")[1].split("</details>")[0]
+    counts = [int(cells.split("<td>")[-1].split("<")[0]) for cells in inside.split("<tr>")[2:]]
+    assert sum(counts) == 40
+    assert min(counts) >= LEAST_IN_BIN
+    assert bins([1.0] * 50) == []
+    assert bins([1.0, 2.0]) == []
 
 
 def test_the_command_line_scores_predictions_and_compares(tiny_root, tmp_path, capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from evaluation.conftest import write_set
-from evaluation.doubles import Deaf, Oracle
+from evaluation.doubles import Deaf, Oracle, Said
 from ossicle.errors import ConfigError, DataError
 from ossicle.evaluation.card import read_card
 from ossicle.evaluation.compare import compare_cards
@@ -18,6 +19,7 @@ from ossicle.evaluation.parse import vocabularies
 from ossicle.evaluation.run import Outcome, Setting, build_tasks, run_suite
 from ossicle.evaluation.task import suite_specs
 from ossicle.evaluation.verify import verify_card
+from ossicle.processor import AudioProcessor
 
 NANO = {
     "esc10",
@@ -255,3 +257,111 @@ def test_recordings_that_were_trained_on_are_found(tiny_root, tmp_path):
     card = read_card(Path(run_suite(setting, Deaf(), out=tmp_path / "o", model=MODEL)["card"]))
     assert card["contamination"] == {"emodb_emotion": {"seen": 0, "of": 14}, "esc10": {"seen": 3, "of": 30}}
     assert "esc10: 3 of 30 recordings were trained on" in (tmp_path / "o" / "card.md").read_text()
+
+
+def test_scoring_again_needs_no_model_and_another_parser_may_read(setting, built, tmp_path):
+    setting = replace(setting, suite="esc10")
+
+    class Misspelt:
+        def answer(self, items, **_):
+            return [Said("helicoptr") for _ in items]
+
+    first = run_suite(setting, Misspelt(), out=tmp_path, model=MODEL)
+    assert first["tasks"]["esc10"]["unparsed"] == first["tasks"]["esc10"]["n"]
+    again = run_suite(setting, None, out=tmp_path, model={})
+    assert again["tasks"] == first["tasks"]
+    card = read_card(Path(again["card"]))
+    assert card["model"] == MODEL
+    assert card["parser_embedding"] is None
+    read = run_suite(replace(setting, embedder="hash"), None, out=tmp_path, model={})
+    card = read_card(Path(read["card"]))
+    assert card["parser_embedding"]["embedder"] == "hash"
+    assert read["tasks"]["esc10"]["unparsed"] + read["tasks"]["esc10"].get("read_by_embedding", 0) == 12
+    with pytest.raises(DataError, match="other questions or recordings"):
+        run_suite(replace(setting, limit=5), None, out=tmp_path, model={})
+    with pytest.raises(DataError, match=r"no answers\.jsonl to score"):
+        run_suite(setting, None, out=tmp_path / "none", model={})
+
+
+def test_skill_in_text_alone_before_and_after(tiny_root, tmp_path):
+    from ossicle.evaluation.text_only import questions
+
+    right = {q: options[0] for q, options in questions()}
+
+    class Knowing:
+        def answer(self, items, **_):
+            return [Said(right.get(question.split(" Choose one")[0], "?")) for _, question in items]
+
+    class First:
+        def answer(self, items, **_):
+            return [Said("(A)") for _ in items]
+
+    setting = Setting(suite="esc10", root=tiny_root, limit=5, text_only=True)
+    card = read_card(Path(run_suite(setting, First(), out=tmp_path / "a", model=MODEL)["card"]))
+    assert card["text_only"]["value"] == pytest.approx(1 / 3), "a liked letter gains nothing"
+    assert card["text_only"]["before"] is None
+    assert "before training: not measured" in (tmp_path / "a" / "card.md").read_text()
+    setting = replace(setting, before=(Knowing(), "base"))
+    card = read_card(Path(run_suite(setting, First(), out=tmp_path / "b", model=MODEL)["card"]))
+    assert card["text_only"]["before"]["value"] == 1.0
+    assert card["text_only"]["forgotten"] == pytest.approx(2 / 3)
+    assert card["text_only"]["p"] < 1e-6
+    assert "forgotten 0.667" in (tmp_path / "b" / "card.md").read_text()
+
+
+def test_training_manifests_are_compared_too(tiny_root, tmp_path):
+    audio = tiny_root / "esc10" / "audio"
+    taught = tmp_path / "train.jsonl"
+    digest = hashlib.sha256((audio / "7.wav").read_bytes()).hexdigest()
+    rows = [{"messages": [], "audios": [str(audio / "0.wav")]}, {"path": str(audio / "1.wav")}, {"sha256": digest}]
+    taught.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    setting = Setting(suite="esc10", root=tiny_root, trained_on=(taught,))
+    card = read_card(Path(run_suite(setting, Deaf(), out=tmp_path / "o", model=MODEL)["card"]))
+    assert card["contamination"] == {"esc10": {"seen": 3, "of": 30}}
+    taught.write_text(json.dumps({"path": "gone.wav"}) + "\n")
+    with pytest.raises(DataError, match="none of its 1 recordings is there"):
+        run_suite(setting, Deaf(), out=tmp_path / "p", model=MODEL)
+
+
+class Zeroed(AudioProcessor):
+    """Hears silence of the right length."""
+
+    def audio_inputs(self, *args, **kwargs):
+        inputs = super().audio_inputs(*args, **kwargs)
+        return {**inputs, "audio_values": 0 * inputs["audio_values"]} if inputs else inputs
+
+
+class Before(AudioProcessor):
+    """Hears every clip's neighbour, cut to the clip's own length so that nothing but the sound is wrong."""
+
+    def audio_inputs(self, audio, **kwargs):
+        moved = [*audio[1:], getattr(self, "kept", audio[0])]
+        self.kept = audio[0]
+        fitted = [
+            replace(clip, samples=np.resize(other.samples, clip.samples.shape))
+            for clip, other in zip(audio, moved, strict=True)
+        ]
+        return super().audio_inputs(fitted, **kwargs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fsdd_digit", "esc10", "presence"])
+def test_nano_made_deaf_inside_its_processor_is_flagged(name, data_root, tmp_path):
+    """The page docs/deaf.md: the shipped model with another processor, everything else as it is."""
+    from ossicle.inference.engine import load
+
+    engine = load("nano", device="cpu")
+    specs = [spec.model_copy(update={"suites": []}) for spec in suite_specs(name)]  # no questions to decline
+    setting = Setting(suite=name, root=data_root, limit=60)
+    found = {}
+    for how, kind in (("as shipped", AudioProcessor), ("zeroed", Zeroed), ("wrong clip", Before)):
+        engine.processor.__class__ = kind
+        result = run_suite(setting, engine, out=tmp_path / how, model={**MODEL, "how": how}, specs=specs)
+        task = found[how] = result["tasks"][name]
+        cells = [f"{task[key]:.3f}" for key in ("value", "blind", "shuffled", "majority", "gain")]
+        print(f"| {name} | {how} | {task['n']} | {' | '.join(cells)} | {task['listens']} |", flush=True)
+    assert found["as shipped"]["n"] >= 50
+    assert not found["zeroed"]["listens"]
+    assert not found["wrong clip"]["listens"]
+    if name != "presence":  # what nano hears well enough for 60 clips to show it
+        assert found["as shipped"]["listens"]

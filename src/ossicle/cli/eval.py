@@ -10,10 +10,11 @@ import typer
 
 from ossicle.cli.options import DeviceOption, DtypeOption, InputModeOption, JsonOption, SeedOption, TranscribeOption
 from ossicle.cli.output import emit, note_setting_line
+from ossicle.errors import ConfigError
 
 app = typer.Typer()
 
-Model = Annotated[str, typer.Argument(help="A model folder, one that ships: nano, or https://host/v1#model.")]
+Model = Annotated[str, typer.Argument(help="A folder, nano, hf:NAME, https://host/v1#model, cascade:… or tags:….")]
 Suite = Annotated[
     str, typer.Option("--suite", help="nano, clips, ltu-as, ltu, choices, or tasks by name, with commas.")
 ]
@@ -27,15 +28,24 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Questions a
 Controls = Annotated[bool, typer.Option(help="Ask blind and shuffled too.")]
 Wordings = Annotated[Path | None, typer.Option("--wordings", help="YAML of other questions.")]
 Protocol = Annotated[str, typer.Option("--protocol", help="ours, or paper: the papers' scorers beside it.")]
-Embedder = Annotated[str, typer.Option("--embedder", help="For paper: hash, a folder, or https://host/v1#model.")]
+Embedder = Annotated[
+    str,
+    typer.Option("--embedder", help="Reads labels by meaning: hash, a text encoder's folder, https://host/v1#model."),
+]
 Judge = Annotated[str, typer.Option("--judge", help="https://host/v1#model that judges answers too.")]
 Predictions = Annotated[Path | None, typer.Option("--predictions", help="JSONL of id and answer, instead of a model.")]
 QuestionsOut = Annotated[Path | None, typer.Option("--questions-out", help="Only write the questions with their ids.")]
 TrainedOn = Annotated[
-    list[Path] | None, typer.Option("--trained-on", help="Recordings it was taught: are any of them in the suite?")
+    list[Path] | None, typer.Option("--trained-on", help="Folder or manifest it was taught: is any of it in the suite?")
 ]
 Report = Annotated[bool, typer.Option("--report", help="Write a page with confusions and errors to hear.")]
 Usage = Annotated[bool, typer.Option("--usage", help="Which weak encoders a mixture uses, by task and class.")]
+Beside = Annotated[
+    list[str] | None,
+    typer.Option("--beside", help="cascade:TRANSCRIBER+TEXT_MODEL or tags:TEXT_MODEL, asked the same."),
+]
+Before = Annotated[str, typer.Option("--before", help="The model before training: what has text alone lost?")]
+Rescore = Annotated[bool, typer.Option("--rescore", help="Score the answers in --out again, without a model.")]
 Verify = Annotated[Path | None, typer.Option("--verify", help="A card to rerun and check.")]
 
 
@@ -51,7 +61,7 @@ def command(
     controls: Controls = True,
     wordings: Wordings = None,
     protocol: Protocol = "ours",
-    embedder: Embedder = "hash",
+    embedder: Embedder = "",
     judge: Judge = "",
     predictions: Predictions = None,
     questions_out: QuestionsOut = None,
@@ -60,6 +70,9 @@ def command(
     transcribe: TranscribeOption = "",
     usage: Usage = False,
     report: Report = False,
+    beside: Beside = None,
+    before: Before = "",
+    rescore: Rescore = False,
     verify: Verify = None,
     seed: SeedOption = 0,
     json: JsonOption = False,
@@ -67,7 +80,7 @@ def command(
     dtype: DtypeOption = "auto",
 ) -> int:
     """Score a model on a suite, beside its controls."""
-    from ossicle.evaluation.models import open_judge, open_model
+    from ossicle.evaluation.models import open_judge, open_model, open_rivals
     from ossicle.evaluation.run import Setting
     from ossicle.evaluation.task import load_spec, suite_specs
 
@@ -86,16 +99,26 @@ def command(
         trained_on=tuple(trained_on or ()),
         input_mode=input_mode,
         transcribe=transcribe,
+        text_only=predictions is None,
     )
+    if rescore and out is None:
+        raise ConfigError("--rescore needs --out: the folder of an earlier run, with its answers.jsonl")
+    if usage and (rescore or predictions):
+        raise ConfigError("--usage: answers from a file have no routers; name a model instead")
     setting = replace(setting, wordings=wordings) if wordings else setting
-    setting, old = _checked(setting, verify, predictions if usage else None)
+    setting, old = _checked(setting, verify, out if rescore else None)
     specs = specs or suite_specs(setting.suite)
     if questions_out is not None:
         return _write_questions(setting, specs, questions_out, json)
+    setting = replace(setting, rivals=open_rivals(beside or (), device=device, dtype=dtype))
     answerer: Any = predictions
     identity = {"name": predictions.stem, "hash": "", "setting": "answers from a file"} if predictions else {}
-    if predictions is None:
+    if rescore:
+        identity = {"setting": "answers kept from an earlier run"}
+    elif predictions is None:
         answerer, identity = _hear(open_model(model, device=device, dtype=dtype), setting, usage=usage)
+        if before:
+            setting = replace(setting, before=(open_model(before, device=device, dtype=dtype)[0], before))
     note_setting_line(identity["setting"])
     if old is not None:
         return _verify(old, setting, answerer, out, identity, specs, json)
@@ -104,7 +127,6 @@ def command(
 
 def _hear(opened: tuple[Any, dict[str, Any]], setting: Any, *, usage: bool) -> tuple[Any, dict[str, Any]]:
     """Return a model and its identity, told what to hear; what it cannot do is refused before any question."""
-    from ossicle.errors import ConfigError
     from ossicle.inference.engine import Engine
 
     answerer = opened[0]
@@ -119,15 +141,15 @@ def _hear(opened: tuple[Any, dict[str, Any]], setting: Any, *, usage: bool) -> t
     return opened
 
 
-def _checked(setting: Any, verify: Path | None, unroutable: Path | None) -> tuple[Any, dict[str, Any] | None]:
+def _checked(setting: Any, verify: Path | None, answered: Path | None) -> tuple[Any, dict[str, Any] | None]:
     """Return the setting, checked before a model is loaded, and the card to verify."""
-    from ossicle.errors import ConfigError
+    from ossicle.evaluation.answers import read_header
     from ossicle.evaluation.card import read_card
     from ossicle.evaluation.run import rerun_setting
 
-    if unroutable is not None:
-        raise ConfigError("--usage: answers from a file have no routers; name a model instead of --predictions")
     old = read_card(verify) if verify else None
+    if answered is not None:
+        setting = rerun_setting(setting, {"setting": read_header(answered / "answers.jsonl")})
     setting = setting if old is None else rerun_setting(setting, old)
     setting.check()
     return setting, old

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -33,7 +33,10 @@ class Reply(Protocol):
 
 @runtime_checkable
 class Answerer(Protocol):
-    """Anything that answers questions about sounds; None instead of a sound asks blind."""
+    """Anything that answers questions about sounds; None instead of a sound asks blind.
+
+    One that has a method `perceive(Sound)` gets what that returns instead of waveforms.
+    """
 
     def answer(
         self, items: list[tuple[Waveform | Path | None, str]], *, max_new_tokens: int, batch_size: int
@@ -112,6 +115,33 @@ class AnswerStore:
                     file.write(json.dumps({"key": key, "answer": text}, ensure_ascii=False) + "\n")
 
 
+class Silent:
+    """Answers nothing: for scoring again what is known, without a model."""
+
+    def answer(self, items: list[Any], *, max_new_tokens: int, batch_size: int) -> list[Reply]:
+        """Refuse.
+
+        Raises:
+            DataError: Always.
+        """
+        raise DataError(
+            f"{len(items)} questions have no answer yet; run `ossicle eval` with the model, then score again"
+        )
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return what the answers of a file depend on.
+
+    Raises:
+        DataError: It is not an answer file.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            return dict(json.loads(file.readline())["header"])
+    except (OSError, json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
+        raise DataError(f"{path}: not an answer file; expected one that `ossicle eval` wrote") from None
+
+
 def batches(
     requests: Iterable[Request], sounds: Mapping[str, Mapping[str, Sound]], size: int
 ) -> Iterator[list[Request]]:
@@ -157,11 +187,12 @@ def collect(
         progress: Show a bar with the time left on stderr.
         label: In front of the bar.
     """
+    perceive = getattr(answerer, "perceive", _heard)
     missing = [request for request in requests if request not in store]
     groups = list(batches(missing, sounds, batch_size))
     with tqdm(total=sum(len(group) for group in groups), unit="question", desc=label, disable=not progress) as bar:
         for group in groups:
-            loaded = _load(group, sounds, store)
+            loaded = _load(group, sounds, store, perceive)
             readable = [request for request in group if (request.task, request.audio) not in store.unreadable]
             store.add([request for request in group if request not in readable], [""] * (len(group) - len(readable)))
             items = [(loaded.get((request.task, request.audio)), request.question) for request in readable]
@@ -171,14 +202,21 @@ def collect(
             bar.update(len(group))
 
 
+def _heard(sound: Sound) -> Waveform:
+    return sound.load()
+
+
 def _load(
-    group: list[Request], sounds: Mapping[str, Mapping[str, Sound]], store: AnswerStore
-) -> dict[tuple[str, str], Waveform]:
-    """Return the sounds of a batch, each once; what cannot be decoded is noted in the store."""
+    group: list[Request],
+    sounds: Mapping[str, Mapping[str, Sound]],
+    store: AnswerStore,
+    perceive: Callable[[Sound], Any],
+) -> dict[tuple[str, str], Any]:
+    """Return what the answerer gets of each sound of a batch; what cannot be decoded is noted in the store."""
     loaded = {}
     for key in dict.fromkeys((request.task, request.audio) for request in group if request.audio):
         try:
-            loaded[key] = sounds[key[0]][key[1]].load()
+            loaded[key] = perceive(sounds[key[0]][key[1]])
         except AudioError as error:
             logger.warning("%s", error)
             store.unreadable.add(key)

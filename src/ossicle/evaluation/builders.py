@@ -49,7 +49,13 @@ class Draft:
         """Return a new plan and put its sound on the list."""
         key = f"{kind}-{len(self.sounds):04d}"
         plan = Plan(key=key, parts=parts, seed=(int(self.rng.integers(2**31)), len(self.sounds)), **settings)
-        self.sounds[key] = Sound(key=key, load=renderer(plan), duration_s=plan.duration_s, digest=plan.digest())
+        self.sounds[key] = Sound(
+            key=key,
+            load=renderer(plan),
+            duration_s=plan.duration_s,
+            digest=plan.digest(),
+            tags=", then ".join(plan.labels),
+        )
         return plan
 
     def add(self, row: str, plan: Plan, truth: Any, **slots: str) -> None:

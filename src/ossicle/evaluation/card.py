@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ossicle.errors import DataError
+from ossicle.evaluation import rivals
 from ossicle.evaluation.normalise import DEFAULT
 from ossicle.evaluation.score import RowScore
 from ossicle.evaluation.task import Task, TaskSpec
@@ -74,7 +75,10 @@ def make_card(
         "dataset": dataset_hash(outcome.built.values()),
         "answers": answers_hash(outcome.scores),
         "normaliser": DEFAULT,
+        "parser_embedding": outcome.near.facts() if outcome.near else None,
         "judge": outcome.judge,
+        "rivals": outcome.rivals,
+        "text_only": outcome.text_only,
         "decoding": "greedy, whole vocabulary",
         "tasks": outcome.tasks,
         "refusal": outcome.refusal,
@@ -165,7 +169,8 @@ def page(card: Mapping[str, Any]) -> str:
         table(card["tasks"]),
         "",
         "Value with its 95 % interval; gain = value − the best of blind, shuffled, majority. "
-        "A task that does not listen is not clearly better with its own sound than without or with another one.",
+        "A task that does not listen is not clearly better with its own sound than without or with another one. "
+        "Cascade: a transcriber, then a text model; tags: a text model that is told the labels; – = not run.",
         "",
     ]
     if card.get("refusal"):
@@ -175,6 +180,7 @@ def page(card: Mapping[str, Any]) -> str:
             f"within its skills wrongly declined: {number(within['value'])} of {within['n']}.",
             "",
         ]
+    lines += text_only_lines(card.get("text_only"))
     for task, found in (card.get("contamination") or {}).items():
         if found["seen"]:
             lines += [f"**{task}: {found['seen']} of {found['of']} recordings were trained on.**", ""]
@@ -187,13 +193,25 @@ def page(card: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def text_only_lines(found: Mapping[str, Any] | None) -> list[str]:
+    """Return what the page says about the skill in text alone, before and after training."""
+    if not found:
+        return ["Skill in text alone: not measured.", ""]
+    now = f"Skill in text alone: {number(found['value'])} of {found['n']} questions"
+    before = found.get("before")
+    if before is None:
+        return [f"{now}; before training: not measured (--before MODEL).", ""]
+    return [f"{now}; before training {number(before['value'])}; forgotten {number(found['forgotten'])}.", ""]
+
+
 def table(tasks: Mapping[str, Mapping[str, Any]]) -> str:
     """Return results as a Markdown table, rows of a task under it."""
-    head = "| task | metric | value | 95 % | n | unparsed | blind | shuffled | majority | gain | listens |"
-    lines = [head, "|---" * 11 + "|"]
+    controls = "blind | shuffled | majority | cascade | tags | gain | listens"
+    head = f"| task | metric | value | 95 % | n | unparsed | {controls} |"
+    lines = [head, "|---" * 13 + "|"]
     for name, result in tasks.items():
         if "error" in result:
-            lines.append(f"| {name} | error: {result['error']} |" + " |" * 9)
+            lines.append(f"| {name} | error: {result['error']} |" + " |" * 11)
             continue
         lines.append(_line(name, result))
         lines += [_line(f"· {row}", inner) for row, inner in result.get("rows", {}).items()]
@@ -203,7 +221,8 @@ def table(tasks: Mapping[str, Mapping[str, Any]]) -> str:
 def _line(name: str, result: Mapping[str, Any]) -> str:
     spread = "–".join(number(end) for end in result["ci95"]) + ("*" if result["interval"]["too_few_clusters"] else "")
     cells = [result["metric"], number(result["value"]), spread, str(result["n"]), str(result["unparsed"])]
-    cells += [number(result[key]) for key in ("blind", "shuffled", "majority", "gain")]
+    cells += [number(result[key]) for key in ("blind", "shuffled", "majority")]
+    cells += [*map(number, rivals.cells(result)), number(result["gain"])]
     listens = result.get("listens")
     return f"| {name} | " + " | ".join([*cells, "–" if listens is None else "yes" if listens else "**no**"]) + " |"
 

@@ -20,11 +20,15 @@ PROMPT = (
     "A listener was asked about a recording.\nQuestion: {question}\nRight answer: {truth}\nTheir answer: {answer}\n"
     "Does the listener's answer say the same as the right answer? Reply with yes or no."
 )
+FOLLOWING = (
+    "A listener was asked about a recording.\nQuestion: {question}\nTheir answer: {answer}\n"
+    "Does the answer address the question, whether or not it is right? Reply with yes or no."
+)
 MAX_NEW_TOKENS = 8
 
 
 def judge_rows(judge: Remote, rows: Sequence[RowScore], replies: Path) -> dict[str, Any]:
-    """Return the judge's share of right answers, and its agreement with the parser.
+    """Return the judge's share of right answers, its agreement with the parser, and the instruction following rate.
 
     Args:
         judge: The judging model.
@@ -37,8 +41,9 @@ def judge_rows(judge: Remote, rows: Sequence[RowScore], replies: Path) -> dict[s
         known = {line["prompt"]: line["reply"] for line in lines}
     marks = [mark for row in rows for mark in row.marks]
     prompts = [PROMPT.format(question=m.item.question, truth=m.item.truth, answer=m.answer) for m in marks]
+    followed = [FOLLOWING.format(question=m.item.question, answer=m.answer) for m in marks]
     with replies.open("a", encoding="utf-8") as file:
-        for prompt in dict.fromkeys(prompts):
+        for prompt in dict.fromkeys([*prompts, *followed]):
             if prompt not in known:
                 known[prompt] = judge.say(prompt, MAX_NEW_TOKENS)
                 file.write(json.dumps({"prompt": prompt, "reply": known[prompt]}, ensure_ascii=False) + "\n")
@@ -46,7 +51,11 @@ def judge_rows(judge: Remote, rows: Sequence[RowScore], replies: Path) -> dict[s
     decided = [(v, m) for v, m in zip(verdicts, marks, strict=True) if v is not None]
     agreeing = sum(verdict == (mark.credit / mark.weight >= 0.5) for verdict, mark in decided)
     right = sum(verdict for verdict, _ in decided)
+    following = [yes_no(known[prompt]) for prompt in followed]
     return {
+        "following_rate": sum(bool(verdict) for verdict in following) / len(marks) if marks else None,
+        "following_undecided": sum(verdict is None for verdict in following),
+        "following_prompt": FOLLOWING,
         "value": right / len(marks) if marks else None,
         "ci95": list(wilson(right, len(marks))),
         "n": len(marks),

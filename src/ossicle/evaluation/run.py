@@ -15,24 +15,29 @@ from pathlib import Path
 from typing import Any
 
 from ossicle.errors import ConfigError, DataError, OssicleError
-from ossicle.evaluation import refusal
-from ossicle.evaluation.answers import Answerer, AnswerStore, collect
+from ossicle.evaluation import refusal, text_only
+from ossicle.evaluation.answers import Answerer, AnswerStore, Silent, collect, read_header
 from ossicle.evaluation.builders import build
+from ossicle.evaluation.caption_metrics import caption_metrics
 from ossicle.evaluation.card import dataset_hash, make_card, read_card, write_card
 from ossicle.evaluation.contamination import contamination, file_hashes
 from ossicle.evaluation.embedding import embedder_named
 from ossicle.evaluation.judge import judge_rows
 from ossicle.evaluation.models import code_hash, default_out
+from ossicle.evaluation.nearest import NearestLabel
 from ossicle.evaluation.phrasings import FILE, phrasings
 from ossicle.evaluation.predictions import read_predictions
 from ossicle.evaluation.protocol import paper_report
 from ossicle.evaluation.remote import Remote
 from ossicle.evaluation.report import write_report
+from ossicle.evaluation.rivals import Rival, run_rival
 from ossicle.evaluation.score import RowScore, score_rows, task_report, task_requests
 from ossicle.evaluation.sets import MOST_SKIPPED
 from ossicle.evaluation.task import Task, TaskSpec, check_root, suite_specs
 from ossicle.inference.transcribe import Hearing, check_mode, hearing
 
+FAILURES = (OssicleError, OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError)
+"""What makes a task an error instead of ending the run."""
 logger = logging.getLogger(__name__)
 
 
@@ -50,11 +55,15 @@ class Setting:
         wordings: File of questions.
         progress: Show a bar.
         protocol: `ours`, or `paper`: the papers' own scorers beside it.
-        embedder: What maps free answers to class names under `paper`.
+        embedder: Reads labels that no listed word names (empty: nothing does), and maps answers to classes under
+            `paper` (empty: `hash`).
         judge: A model that says whether an answer is right, beside the parser.
         input_mode: Whether the model gets audio and transcript (`joint`), or only one of them.
         transcribe: What makes transcripts; empty = nothing.
-        trained_on: Folders of recordings that the model was taught, to look for the same files in the suite.
+        trained_on: Folders of recordings, or manifests, that the model was taught, to look for the same files.
+        rivals: Other models that are asked the same.
+        before: The model (with its name) that training started from, for what text alone has lost.
+        text_only: Ask questions in text alone too.
     """
 
     suite: str
@@ -66,19 +75,27 @@ class Setting:
     wordings: Path = FILE
     progress: bool = False
     protocol: str = "ours"
-    embedder: str = "hash"
+    embedder: str = ""
     judge: Remote | None = None
     trained_on: tuple[Path, ...] = ()
     input_mode: str = "joint"
     transcribe: str = ""
+    rivals: tuple[Rival, ...] = ()
+    before: tuple[Answerer, str] | None = None
+    text_only: bool = False
 
     def facts(self) -> dict[str, Any]:
-        """Return what scores depend on, for the card and the answer file."""
+        """Return what scores depend on, for the card."""
+        paper = {"protocol": self.protocol} if self.protocol == "paper" else {}
+        paper |= {"embedder": self.embedder or "hash"} if self.embedder or paper else {}
+        return {**self.asked(), **paper}
+
+    def asked(self) -> dict[str, Any]:
+        """Return what answers depend on, for the answer file; how they are read may change later."""
         kept = {"suite": self.suite, "limit": self.limit, "seed": self.seed, "controls": self.controls}
-        paper = {"protocol": self.protocol, "embedder": self.embedder} if self.protocol == "paper" else {}
         heard = {"input_mode": self.input_mode, "transcribe": self.transcribe}
         heard = heard if self.input_mode != "joint" or self.transcribe else {}
-        return {**kept, "wordings": self.wordings.name, **paper, **heard}
+        return {**kept, "wordings": self.wordings.name, **heard}
 
     def hearing(self) -> Hearing:
         """Return what of a clip the model gets."""
@@ -93,8 +110,11 @@ class Setting:
         """
         check_root(self.root)
         phrasings(self.wordings)
-        for folder in self.trained_on:
-            check_root(folder)
+        for taught in self.trained_on:
+            if not taught.exists():
+                raise DataError(
+                    f"--trained-on {taught}: no such folder or manifest; expected what the model was taught"
+                )
         if self.protocol not in ("ours", "paper"):
             raise ConfigError(f"--protocol {self.protocol}: expected 'ours' or 'paper'")
         check_mode(self.input_mode, readable=bool(self.transcribe))
@@ -103,8 +123,9 @@ class Setting:
 def rerun_setting(setting: Setting, card: Mapping[str, Any]) -> Setting:
     """Return the setting with what a card says about its run."""
     facts = card["setting"]
-    heard = {key: facts[key] for key in ("input_mode", "transcribe") if key in facts}
-    return replace(setting, **{key: facts[key] for key in ("suite", "limit", "seed", "controls")}, **heard)
+    kept = {key: facts[key] for key in ("suite", "limit", "seed", "controls")}
+    kept |= {key: facts[key] for key in ("protocol", "embedder", "input_mode", "transcribe") if key in facts}
+    return replace(setting, **kept)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -117,6 +138,9 @@ class Outcome:
         refusal: Result on questions outside the model's skills, None where the suite has none.
         judge: Task → what the judge says.
         contamination: Task → files that were also trained on, None where nobody said on what.
+        rivals: Name → what identifies another model that was asked the same.
+        text_only: Skill in text alone, before and after training; None where no model could be asked.
+        near: What read labels by their meaning, None where nothing did.
         scores: Task → marks, for reports.
         built: Task → items.
     """
@@ -126,6 +150,9 @@ class Outcome:
     refusal: dict[str, Any] | None = None
     judge: dict[str, Any] | None = None
     contamination: dict[str, dict[str, int]] | None = None
+    rivals: dict[str, dict[str, Any]] = field(default_factory=dict)
+    text_only: dict[str, Any] | None = None
+    near: NearestLabel | None = None
     scores: dict[str, list[RowScore]] = field(default_factory=dict)
     built: dict[str, Task] = field(default_factory=dict)
 
@@ -151,9 +178,29 @@ def build_tasks(setting: Setting, specs: Iterable[TaskSpec], outcome: Outcome) -
 
 
 def ask_tasks(setting: Setting, answerer: Answerer, store: AnswerStore, outcome: Outcome) -> None:
-    """Ask everything that is missing; a task whose sounds or model fail becomes an error, the others go on."""
+    """Ask everything that is missing; a task whose sounds or model fail becomes an error, the others go on.
+
+    All tasks share their batches, so that few are half empty; where one fails, each task is asked by itself.
+    """
+    wanted = {
+        name: task_requests(task, seed=setting.seed, controls=setting.controls) for name, task in outcome.built.items()
+    }
+    try:
+        collect(
+            answerer,
+            [request for requests in wanted.values() for request in requests],
+            {name: task.sounds for name, task in outcome.built.items()},
+            store,
+            batch_size=setting.batch_size,
+            progress=setting.progress,
+            label=setting.suite,
+        )
+    except FAILURES as error:
+        if "out of memory" in str(error):
+            raise
+        logger.warning("a batch failed (%s); asking task by task", error)
     for name, task in list(outcome.built.items()):
-        requests = task_requests(task, seed=setting.seed, controls=setting.controls)
+        requests = wanted[name]
         try:
             collect(
                 answerer,
@@ -164,7 +211,7 @@ def ask_tasks(setting: Setting, answerer: Answerer, store: AnswerStore, outcome:
                 progress=setting.progress,
                 label=name,
             )
-        except (OssicleError, OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError) as error:
+        except FAILURES as error:
             if "out of memory" in str(error):
                 raise
             _failed(outcome, name, error)
@@ -185,26 +232,34 @@ def _count_unreadable(outcome: Outcome, task: Task, store: AnswerStore) -> None:
 
 def score_tasks(setting: Setting, store: AnswerStore, outcome: Outcome) -> None:
     """Score every task that was asked."""
+    if setting.embedder:
+        outcome.near = NearestLabel(embedder_named(setting.embedder), setting.embedder)
     for name, task in outcome.built.items():
-        scores = score_rows(task, store, seed=setting.seed, controls=setting.controls)
+        scores = score_rows(task, store, seed=setting.seed, controls=setting.controls, near=outcome.near)
         outcome.scores[name] = scores
         outcome.tasks[name] = {**task_report(scores, seed=setting.seed), "skipped": task.skipped}
+        for score in scores:
+            if score.spec.metric == "cider_d":
+                marks = score.marks
+                other = caption_metrics([m.answer for m in marks], [m.item.truth for m in marks])
+                outcome.tasks[name].setdefault("captions", {})[score.name] = other
         if setting.protocol == "paper":
             _add_paper(setting, task, scores, outcome.tasks[name])
 
 
 def _add_paper(setting: Setting, task: Task, scores: list[RowScore], result: dict[str, Any]) -> None:
     """Put the papers' number beside ours for every row that has one."""
-    embed = embedder_named(setting.embedder)
+    embedder = setting.embedder or "hash"
+    embed = embedder_named(embedder)
     for score in scores:
         if score.spec.paper:
             labels = list(task.vocabularies.get(score.name, {}))
-            result.setdefault("paper", {})[score.name] = paper_report(score, labels, embed, setting.embedder)
+            result.setdefault("paper", {})[score.name] = paper_report(score, labels, embed, embedder)
 
 
 def run_suite(
     setting: Setting,
-    answerer: Answerer | Path,
+    answerer: Answerer | Path | None,
     *,
     out: Path | None,
     model: Mapping[str, Any],
@@ -215,7 +270,7 @@ def run_suite(
 
     Args:
         setting: What is run.
-        answerer: The model, or a file of answers (see `predictions`).
+        answerer: The model, or a file of answers (see `predictions`), or None to score again what `out` holds.
         out: Folder of `answers.jsonl`, `card.json` and `card.md`; a run that stopped there goes on;
             None = one that is named after model, data and setting.
         model: What identifies the model (name, hash).
@@ -233,7 +288,10 @@ def run_suite(
     specs = suite_specs(setting.suite) if specs is None else specs
     build_tasks(setting, specs, outcome)
     dataset = dataset_hash(outcome.built.values())
-    header = {**setting.facts(), "model": dict(model), "dataset": dataset, "code": code_hash()}
+    header = {**setting.asked(), "model": dict(model), "dataset": dataset, "code": code_hash()}
+    if answerer is None:
+        header, answerer = _answered(out, dataset), Silent()
+        model = header["model"]
     out = out or default_out(header)
     store = AnswerStore(out / "answers.jsonl", header)
     if isinstance(answerer, Path):
@@ -241,14 +299,12 @@ def run_suite(
     else:
         ask_tasks(setting, answerer, store, outcome)
     score_tasks(setting, store, outcome)
-    if setting.trained_on:
-        outcome.contamination = contamination(outcome.built, file_hashes(setting.trained_on))
-    if not isinstance(answerer, Path) and any("nano" in spec.suites for spec in specs):
-        outcome.refusal = _refusal(setting, answerer, store, outcome)
-    if setting.judge is not None:
-        outcome.judge = {
-            name: judge_rows(setting.judge, rows, out / "judge.jsonl") for name, rows in outcome.scores.items()
-        }
+    if not isinstance(answerer, Path):
+        if any("nano" in spec.suites for spec in specs):
+            outcome.refusal = _refusal(setting, answerer, store, outcome)
+        if setting.text_only:
+            outcome.text_only = _text_only(setting, answerer, store, out, header)
+    _add_others(setting, outcome, out, header)
     result: dict[str, Any] = {"tasks": outcome.tasks, "absent": outcome.absent}
     if outcome.refusal is not None:
         result["refusal"] = outcome.refusal
@@ -269,6 +325,50 @@ def read_result(result: Mapping[str, Any], task: str) -> tuple[dict[str, Any], d
     if "error" in found:
         raise DataError(f"task '{task}' failed: {found['error']}")
     return found, read_card(Path(result["card"]))
+
+
+def _add_others(setting: Setting, outcome: Outcome, out: Path, header: Mapping[str, Any]) -> None:
+    """Add what other models say and what was trained on to the results."""
+    if setting.trained_on:
+        outcome.contamination = contamination(outcome.built, file_hashes(setting.trained_on))
+    results = {name: outcome.tasks[name] for name in outcome.built}
+    for other in setting.rivals:
+        outcome.rivals[other.name] = dict(other.facts)
+        places = {"header": header, "seed": setting.seed, "batch_size": setting.batch_size}
+        run_rival(other, outcome.built, results, out, **places)
+    if setting.judge is not None:
+        outcome.judge = {
+            name: judge_rows(setting.judge, rows, out / "judge.jsonl") for name, rows in outcome.scores.items()
+        }
+
+
+def _answered(out: Path | None, dataset: str) -> dict[str, Any]:
+    """Return the header of a folder's answers, checked against the questions as they are now."""
+    if out is None or not (out / "answers.jsonl").is_file():
+        raise DataError(f"{out}: no answers.jsonl to score; expected the folder of an earlier run")
+    header = read_header(out / "answers.jsonl")
+    if header.get("dataset") != dataset:
+        raise DataError(f"{out}: its answers are to other questions or recordings than those under this root now")
+    return header
+
+
+def _text_only(
+    setting: Setting, answerer: Answerer, store: AnswerStore, out: Path, header: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Return the skill in text alone, beside that of the model before training where there is one."""
+    try:
+        now = text_only.measure(answerer, store, batch_size=setting.batch_size, seed=setting.seed)
+        if setting.before is None:
+            return now
+        model, name = setting.before
+        earlier = AnswerStore(out / "answers-before.jsonl", {**header, "model": {"name": name}})
+        before = text_only.measure(model, earlier, batch_size=setting.batch_size, seed=setting.seed)
+        return text_only.against(now, before, name)
+    except FAILURES as error:
+        if "out of memory" in str(error):
+            raise
+        logger.error("questions in text alone failed: %s", error)
+        return None
 
 
 def _refusal(setting: Setting, answerer: Answerer, store: AnswerStore, outcome: Outcome) -> dict[str, Any] | None:

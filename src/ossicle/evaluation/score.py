@@ -20,6 +20,7 @@ from ossicle.evaluation import metrics
 from ossicle.evaluation.answers import AnswerStore, Request
 from ossicle.evaluation.captions import cider_d
 from ossicle.evaluation.controls import asked, asked_blind, gain, majority_answer, shuffled_requests
+from ossicle.evaluation.nearest import NearestLabel
 from ossicle.evaluation.normalise import normalise
 from ossicle.evaluation.parse import parse, refuses
 from ossicle.evaluation.task import Item, RowSpec, Task
@@ -38,6 +39,7 @@ class Marked:
         credit: Numerator of the row's ratio.
         weight: Denominator of the row's ratio.
         refused: The answer says that it cannot answer.
+        embedded: The reading came from a text embedding, not from a listed word.
     """
 
     item: Item
@@ -46,6 +48,7 @@ class Marked:
     credit: float
     weight: float
     refused: bool = False
+    embedded: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,11 +80,28 @@ def balanced(marks: list[Marked]) -> list[Marked]:
     return [replace(m, credit=m.credit * (w := shares[str(m.item.truth)]), weight=m.weight * w) for m in marks]
 
 
-def mark(item: Item, row: RowSpec, answer: str, vocabulary: Mapping[str, Sequence[str]]) -> Marked:
-    """Return one answer read and compared with the truth."""
+def mark(
+    item: Item,
+    row: RowSpec,
+    answer: str,
+    vocabulary: Mapping[str, Sequence[str]],
+    near: NearestLabel | None = None,
+) -> Marked:
+    """Return one answer read and compared with the truth; `near` reads labels that no listed word names."""
     said = parse(row.parser, answer, item.options or vocabulary)
+    embedded = said is None and near is not None and row.parser == "label"
+    if embedded and near is not None:
+        said = near(answer, vocabulary)
     credit, weight = CREDITS[row.metric](item.truth, said)
-    return Marked(item=item, answer=answer, said=said, credit=credit, weight=weight, refused=refuses(answer))
+    return Marked(
+        item=item,
+        answer=answer,
+        said=said,
+        credit=credit,
+        weight=weight,
+        refused=refuses(answer),
+        embedded=embedded and said is not None,
+    )
 
 
 def _accuracy(truth: Any, said: Any) -> tuple[float, float]:
@@ -131,7 +151,9 @@ def task_requests(task: Task, *, seed: int, controls: bool = True) -> list[Reque
     return requests
 
 
-def score_rows(task: Task, store: AnswerStore, *, seed: int, controls: bool = True) -> list[RowScore]:
+def score_rows(
+    task: Task, store: AnswerStore, *, seed: int, controls: bool = True, near: NearestLabel | None = None
+) -> list[RowScore]:
     """Return the marks of every row of a task from the raw answers."""
     scored = []
     for name, row in task.spec.rows.items():
@@ -139,12 +161,12 @@ def score_rows(task: Task, store: AnswerStore, *, seed: int, controls: bool = Tr
         if not items:
             continue
         words = task.vocabularies.get(name, {})
-        score = RowScore(name=name, spec=row, marks=[mark(i, row, store[asked(i, row)], words) for i in items])
+        score = RowScore(name=name, spec=row, marks=[mark(i, row, store[asked(i, row)], words, near) for i in items])
         if controls:
             shuffled = shuffled_requests(items, row, seed=seed)
-            score.controls["blind"] = [mark(i, row, store[asked_blind(i, row)], words) for i in items]
+            score.controls["blind"] = [mark(i, row, store[asked_blind(i, row)], words, near) for i in items]
             score.controls["shuffled"] = [
-                mark(i, row, store[shuffled[i.key]], words) for i in items if i.key in shuffled
+                mark(i, row, store[shuffled[i.key]], words, near) for i in items if i.key in shuffled
             ]
             score.controls["majority"], score.majority_from_set = _majority(items, row)
         if row.metric == "cider_d":
@@ -198,6 +220,8 @@ def _report(scores: Sequence[RowScore], *, seed: int) -> dict[str, Any]:
         "interval": {"method": spread.method, "clusters": spread.clusters, "too_few_clusters": spread.flagged},
         "refused": sum(mark.refused for mark in marks),
     }
+    if any(mark.embedded for mark in marks):
+        report["read_by_embedding"] = sum(mark.embedded for mark in marks)
     if names:
         report["controls_unparsed"] = {
             name: sum(m.said is None for s in scores for m in s.controls.get(name, [])) for name in names

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,9 @@ def build_clips(spec: TaskSpec, root: Path, *, limit: int | None, seed: int, wor
     sounds: dict[str, Sound] = {}
     for record in chosen:
         try:
-            sounds[record["path"]] = file_sound(
-                manifest.parent / record["path"], record["path"], float(record.get("duration_s", 0.0))
-            )
+            sound = file_sound(manifest.parent / record["path"], record["path"], float(record.get("duration_s", 0.0)))
+            snr_db = float(record["snr_db"]) if "snr_db" in record else None
+            sounds[record["path"]] = replace(sound, tags=_tags(record, spec), snr_db=snr_db)
         except OSError:
             skipped["file is missing"] += 1
     items: list[Item] = []
@@ -163,6 +164,12 @@ def _row_items(
             )
         )
     return items
+
+
+def _tags(record: dict[str, Any], spec: TaskSpec) -> str:
+    """Return what a set says about a clip ("label: rain"), free texts left out."""
+    rows = [row for row in spec.rows.values() if row.parser != "text" and row.truth in record and _kept(record, row)]
+    return "; ".join(dict.fromkeys(f"{row.truth}: {row.merge.get(str(v := record[row.truth]), v)}" for row in rows))
 
 
 def _kept(record: dict[str, Any], row: RowSpec) -> bool:

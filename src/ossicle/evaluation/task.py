@@ -121,6 +121,8 @@ class Sound:
         duration_s: Length, for batching.
         digest: Hash of the content (file bytes, or what a composition is made of).
         path: File, where there is one.
+        tags: What is in it, by its labels, for models that are told instead of hearing.
+        snr_db: How far the sound lies above its background, where the manifest says so.
     """
 
     key: str
@@ -128,6 +130,8 @@ class Sound:
     duration_s: float
     digest: str
     path: Path | None = None
+    tags: str = ""
+    snr_db: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,50 @@
+"""Batches against one question at a time, on suite nano in one run: at least five times the questions a second."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+import pytest
+
+from ossicle.evaluation.answers import AnswerStore, collect
+from ossicle.evaluation.run import Outcome, Setting, build_tasks
+from ossicle.evaluation.score import task_requests
+from ossicle.evaluation.task import suite_specs
+
+LIMIT = int(os.environ.get("OSSICLE_SPEED_LIMIT", "8"))
+SINGLES = int(os.environ.get("OSSICLE_SPEED_SINGLES", "24"))
+"""Random questions that are asked one at a time; their mean stands for all."""
+
+
+def seconds(ask) -> float:
+    """CPU seconds, so that other work on the machine does not count."""
+    began = time.process_time()
+    ask()
+    return time.process_time() - began
+
+
+@pytest.mark.slow
+def test_batches_answer_five_times_as_many_questions_a_second(data_root):
+    from ossicle.inference.engine import load
+
+    engine = load("nano", device="cpu")
+    setting = Setting(suite="nano", root=data_root, limit=LIMIT)
+    outcome = Outcome()
+    build_tasks(setting, suite_specs("nano"), outcome)
+    engine.answer([(None, "What?")] * 4, max_new_tokens=8, batch_size=4)
+    wanted = [request for task in outcome.built.values() for request in task_requests(task, seed=0)]
+    wanted = list({request.key: request for request in wanted}.values())
+    sounds = {name: task.sounds for name, task in outcome.built.items()}
+    for task in sounds.values():
+        next(iter(task.values())).load()
+    together = seconds(lambda: collect(engine, wanted, sounds, AnswerStore(None, {}))) / len(wanted)
+    some = [wanted[i] for i in sorted(np.random.default_rng(0).permutation(len(wanted))[:SINGLES])]
+    alone = seconds(lambda: [collect(engine, [r], sounds, AnswerStore(None, {})) for r in some]) / len(some)
+    print(
+        f"{len(wanted)} questions: {together:.4f} s each in batches, {alone:.4f} s alone (mean of {len(some)}), ",
+        end="",
+    )
+    print(f"x {alone / together:.2f}")
+    assert alone >= 5 * together
