@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,7 +80,7 @@ def command(
     dtype: DtypeOption = "auto",
 ) -> int:
     """Score a model on a suite, beside its controls."""
-    from ossicle.evaluation.models import open_judge, open_model, open_rivals
+    from ossicle.evaluation.models import open_judge
     from ossicle.evaluation.run import Setting
     from ossicle.evaluation.task import load_spec, suite_specs
 
@@ -101,28 +101,53 @@ def command(
         transcribe=transcribe,
         text_only=predictions is None,
     )
-    if rescore and out is None:
-        raise ConfigError("--rescore needs --out: the folder of an earlier run, with its answers.jsonl")
-    if usage and (rescore or predictions):
-        raise ConfigError("--usage: answers from a file have no routers; name a model instead")
+    wish = _Wish(model, predictions, rescore, out, usage, report, before, tuple(beside or ()), device, dtype, json)
     setting = replace(setting, wordings=wordings) if wordings else setting
-    setting, old = _checked(setting, verify, out if rescore else None)
+    setting, old = _checked(setting, verify, wish)
     specs = specs or suite_specs(setting.suite)
     if questions_out is not None:
         return _write_questions(setting, specs, questions_out, json)
-    setting = replace(setting, rivals=open_rivals(beside or (), device=device, dtype=dtype))
-    answerer: Any = predictions
-    identity = {"name": predictions.stem, "hash": "", "setting": "answers from a file"} if predictions else {}
-    if rescore:
-        identity = {"setting": "answers kept from an earlier run"}
-    elif predictions is None:
-        answerer, identity = _hear(open_model(model, device=device, dtype=dtype), setting, usage=usage)
-        if before:
-            setting = replace(setting, before=(open_model(before, device=device, dtype=dtype)[0], before))
+    return _run(setting, specs, old, wish)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What is asked for beside the setting."""
+
+    model: str
+    predictions: Path | None
+    rescore: bool
+    out: Path | None
+    usage: bool
+    report: bool
+    before: str
+    beside: tuple[str, ...]
+    device: str
+    dtype: str
+    json: bool
+
+
+def _run(setting: Any, specs: list, old: dict[str, Any] | None, wish: _Wish) -> int:
+    """Open every model that is needed and score or verify."""
+    from ossicle.evaluation.models import open_model, open_rivals
+
+    place = {"device": wish.device, "dtype": wish.dtype}
+    setting = replace(setting, rivals=open_rivals(wish.beside, **place))
+    answerer: Any = None if wish.rescore else wish.predictions
+    identity = {"name": (wish.predictions or Path("answers")).stem, "hash": "", "setting": "answers from a file"}
+    if not (wish.rescore or wish.predictions):
+        answerer, identity = _hear(open_model(wish.model, **place), setting, usage=wish.usage)
+    if wish.before:
+        setting = replace(setting, before=(open_model(wish.before, **place)[0], wish.before))
     note_setting_line(identity["setting"])
     if old is not None:
-        return _verify(old, setting, answerer, out, identity, specs, json)
-    return _score(setting, answerer, out, identity, specs, (report, usage), json)
+        return _verify(old, setting, answerer, wish.out, identity, specs, wish.json)
+    return _score(setting, answerer, wish.out, identity, specs, (wish.report, wish.usage), wish.json)
+
+
+def _refuse(wrong: bool, why: str) -> None:
+    if wrong:
+        raise ConfigError(why)
 
 
 def _hear(opened: tuple[Any, dict[str, Any]], setting: Any, *, usage: bool) -> tuple[Any, dict[str, Any]]:
@@ -141,15 +166,18 @@ def _hear(opened: tuple[Any, dict[str, Any]], setting: Any, *, usage: bool) -> t
     return opened
 
 
-def _checked(setting: Any, verify: Path | None, answered: Path | None) -> tuple[Any, dict[str, Any] | None]:
+def _checked(setting: Any, verify: Path | None, wish: _Wish) -> tuple[Any, dict[str, Any] | None]:
     """Return the setting, checked before a model is loaded, and the card to verify."""
     from ossicle.evaluation.answers import read_header
     from ossicle.evaluation.card import read_card
     from ossicle.evaluation.run import rerun_setting
 
     old = read_card(verify) if verify else None
-    if answered is not None:
-        setting = rerun_setting(setting, {"setting": read_header(answered / "answers.jsonl")})
+    kept = bool(wish.rescore or wish.predictions)
+    _refuse(wish.usage and kept, "--usage: answers from a file have no routers; name a model instead")
+    if wish.rescore:
+        _refuse(wish.out is None, "--rescore needs --out: the folder of an earlier run, with its answers.jsonl")
+        setting = rerun_setting(setting, {"setting": read_header(Path(str(wish.out)) / "answers.jsonl")})
     setting = setting if old is None else rerun_setting(setting, old)
     setting.check()
     return setting, old
