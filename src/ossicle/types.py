@@ -87,8 +87,9 @@ class AudioTokens:
         """Return (N,) the time of each token's middle in seconds."""
         import torch
 
-        index = torch.arange(self.values.shape[1], device=self.values.device, dtype=torch.float32)
-        return self.start_s + (index + 0.5) / self.rate_hz
+        # In double precision, so that an hour into a live stream a token's time is that in the whole file.
+        index = torch.arange(self.values.shape[1], dtype=torch.float64)
+        return (self.start_s + (index + 0.5) / self.rate_hz).to(self.values.device, torch.float32)
 
     def counts(self) -> Tensor:
         """Return (C,) the number of real tokens of each clip."""

@@ -105,30 +105,6 @@ def test_trace_and_when_are_in_the_json_and_readable(tiny_model, clip, capsys):
     assert "sound: cnn → mlp → attend" in out
 
 
-def test_the_chance_of_an_answer_is_the_product_of_its_tokens(tiny_model):
-    import numpy as np
-    import torch
-
-    from ossicle.inference.engine import load
-    from ossicle.inference.listen import log_chances
-    from ossicle.types import Waveform
-
-    engine = load(tiny_model, device="cpu")
-    clips = [Waveform(samples=np.random.default_rng(i).normal(size=16000).astype(np.float32) / 9) for i in range(2)]
-    together = log_chances(engine, clips, "what", "a bee")
-    for clip, chance in zip(clips, together, strict=True):
-        inputs = engine.processor.chat([engine.prompt("what")], audio=[clip])
-        ids, total = inputs.pop("input_ids"), 0.0
-        inputs.pop("attention_mask")
-        for token in [*engine.processor.ids("a bee"), engine.processor.tokenizer.eos_token_id]:
-            with torch.no_grad():
-                logits = engine.model(input_ids=ids, attention_mask=torch.ones_like(ids), **inputs).logits[0, -1]
-            total += float(logits.log_softmax(-1)[token])
-            ids = torch.cat([ids, torch.tensor([[token]])], 1)
-        assert float(chance) == pytest.approx(total, abs=1e-4)
-    assert abs(float(together[0] - together[1])) > 1e-4
-
-
 def test_a_folder_is_answered_into_a_file_and_taken_up_where_it_ended(tiny_model, clip, capsys):
     into = clip.parent / "out" / "answers.jsonl"
     for name in ("b.wav", "d.wav"):
@@ -153,3 +129,15 @@ def test_a_folder_is_answered_into_a_file_and_taken_up_where_it_ended(tiny_model
     code, out, err = _ask(capsys, *words)
     assert code == 2 and "line 1" in err.splitlines()[-1] and into.read_text() == "mine\n"
     assert _ask(capsys, *words, "--when")[0] == 2
+
+
+def test_when_draws_a_picture_of_one_clip(tiny_model, clip, tmp_path, capsys):
+    picture = tmp_path / "when.svg"
+    code, out, err = _ask(capsys, clip, "--model", tiny_model, "--when", "--picture", str(picture), "--json")
+    assert code == 0 and json.loads(out)["picture"] == str(picture), err
+    drawn = picture.read_text()
+    assert drawn.startswith("<svg") and "muting it costs" in drawn and "data:image/png" in drawn
+    for words in ([clip], [clip, clip, "--when"], [clip, "--when", "--picture", "x.png"]):
+        words = words if "--picture" in words else [*words, "--picture", str(picture)]
+        code, _, err = _ask(capsys, *words, "--model", tiny_model)
+        assert code == 2 and len(err.strip().splitlines()) == 1 and "--picture" in err

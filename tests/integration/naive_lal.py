@@ -32,7 +32,10 @@ def naive_attention(module, query, key, value, mask, scaling=None, position_ids=
                 hears = AUDIO["visible_from"] <= position_ids[0, row]
                 k = torch.cat([k, audio_key[0, head // groups][hears]])
                 v = torch.cat([v, audio_value[0, head // groups][hears]])
-            out[0, head, row] = torch.softmax(k @ query[0, head, row] * scaling, 0) @ v
+            weights = torch.softmax(k @ query[0, head, row] * scaling, 0)
+            out[0, head, row] = weights @ v
+            if "weights" in AUDIO:
+                AUDIO["weights"][module.layer_idx, head, row] = weights[int(seen.sum()) :]
     return out.transpose(1, 2), None
 
 

@@ -18,7 +18,7 @@ from ossicle.cli.options import (
     ModelOption,
     TranscribeOption,
 )
-from ossicle.errors import UserError
+from ossicle.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from ossicle.inference.engine import Answer, Engine
@@ -39,6 +39,9 @@ def command(
     input_mode: InputModeOption = "joint",
     transcribe: TranscribeOption = "",
     transcript: Annotated[str, typer.Option("--transcript", help="What is said in it, where that is known.")] = "",
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="With --when: an SVG over the spectrogram; one clip.")
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 64,
     into: Annotated[
         Path | None, typer.Option("--output", help="JSON lines, written as answers come; run again to go on.")
@@ -54,16 +57,12 @@ def command(
     """
     audio, question = split_question(words)
     if into is not None:
-        if trace or when:
-            raise UserError("--output keeps answers alone; leave --trace and --when away")
-        if transcribe or transcript or input_mode != "joint":
-            raise UserError(
-                "--output asks with the audio alone; leave --transcribe, --transcript and --input-mode away"
-            )
+        _check_output(trace or when or picture is not None, bool(transcribe or transcript) or input_mode != "joint")
         told = _written(into, list_clips(audio), question, model, max_new_tokens, device, dtype)
         output.emit(told, json=json, text=_told(told))
         return
     clips = read_clips(audio)
+    _check_picture(picture, when, len(clips.waveforms))
     for row in clips.skipped:
         output.warn(f"skipped: {row['reason']}")
 
@@ -81,7 +80,26 @@ def command(
     result = _result(engine, rows, many=len(rows) > 1 or len(clips.waveforms) + len(clips.skipped) > 1)
     if clips.skipped:
         result["skipped"] = clips.skipped
+    if picture is not None:
+        result["picture"] = _drawn(picture, clips.waveforms[0], rows[0]["when"])
     output.emit(result, json=json, text="\n".join(_lines(rows)))
+
+
+def _check_output(shows_more: bool, hears_otherwise: bool) -> None:
+    if shows_more:
+        raise UserError("--output keeps answers alone; leave --trace, --when and --picture away")
+    if hears_otherwise:
+        raise UserError("--output asks with the audio alone; leave --transcribe, --transcript and --input-mode away")
+
+
+def _drawn(path: Path, wave: Waveform, when: dict[str, Any]) -> str:
+    """Write the picture of when one clip was listened to; return its path."""
+    from ossicle.serve.picture import figure
+
+    aside = path.with_name(f".{path.name}.writing")
+    aside.write_text(figure(wave, when), encoding="utf-8")
+    aside.replace(path)
+    return str(path)
 
 
 def _written(
@@ -156,9 +174,9 @@ def _row(engine: Engine, wave: Waveform, question: str, answer: Answer, *, trace
 
         row["trace"] = traced(engine, wave, question)
     if when:
-        from ossicle.inference.listen import occlusion
+        from ossicle.inference.listen import listened
 
-        row["when"] = occlusion(engine, wave, question, answer.text)
+        row["when"] = listened(engine, wave, question, answer.text)
     return row
 
 
@@ -186,5 +204,25 @@ def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
             from ossicle.inference.trace import lines
 
             yield from (f"    {line}" for line in lines(row["trace"]))
-        for second in row.get("when", {}).get("seconds", []):
-            yield f"    {second['start_s']:6.1f} s  {'▇' * round(40 * second['weight'])} {second['weight']:.2f}"
+        yield from _when(row["when"]) if "when" in row else ()
+
+
+def _when(when: dict[str, Any]) -> Iterator[str]:
+    """Yield what muting each stretch costs and, beside it, how much is looked at it."""
+    looked = when["attention"].get("seconds")
+    yield f"    when it listened: {when['method']}" + (", then attention" if looked else "")
+    for index, second in enumerate(when["seconds"]):
+        beside = f"  {looked[index]['weight']:.2f}" if looked else ""
+        weight = second["weight"]
+        yield f"    {second['start_s']:6.1f} s  {weight:.2f}{beside}  {'▇' * round(40 * weight)}".rstrip()
+    if not looked:
+        yield f"    attention: {when['attention']['unavailable']}"
+
+
+def _check_picture(picture: Path | None, when: bool, num_clips: int) -> None:
+    if picture is None:
+        return
+    if not when or num_clips != 1:
+        raise ConfigError(f"--picture {picture}: shows when one clip was listened to; give one clip and --when")
+    if picture.suffix != ".svg" or not picture.absolute().parent.is_dir():
+        raise ConfigError(f"--picture {picture}: expected a name that ends in .svg, in a folder that is there")

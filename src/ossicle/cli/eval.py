@@ -16,7 +16,8 @@ app = typer.Typer()
 
 Model = Annotated[str, typer.Argument(help="A folder, nano, hf:NAME, https://host/v1#model, cascade:… or tags:….")]
 Suite = Annotated[
-    str, typer.Option("--suite", help="nano, clips, ltu-as, ltu, choices, or tasks by name, with commas.")
+    str,
+    typer.Option("--suite", help="nano, clips, ltu-as, ltu, choices, pointing, hour, or tasks by name, with commas."),
 ]
 Root = Annotated[
     Path, typer.Option("--root", envvar="OSSICLE_DATA", help="One folder per set, each with a manifest.jsonl.")
@@ -80,6 +81,8 @@ def command(
     dtype: DtypeOption = "auto",
 ) -> int:
     """Score a model on a suite, beside its controls."""
+    if suite in ("pointing", "hour"):
+        return _listen(suite, model, root, limit, seed, out, device, dtype, json)
     from ossicle.evaluation.models import open_judge
     from ossicle.evaluation.run import Setting
     from ossicle.evaluation.task import load_spec, suite_specs
@@ -164,6 +167,29 @@ def _hear(opened: tuple[Any, dict[str, Any]], setting: Any, *, usage: bool) -> t
     elif setting.input_mode != "joint" or setting.transcribe:
         raise ConfigError("--input-mode and --transcribe are for models that run here, not for a server")
     return opened
+
+
+def _listen(
+    suite: str, model: str, root: Path, n: int | None, seed: int, out: Path | None, device: str, dtype: str, json: bool
+) -> int:
+    """Play the pointing game, or look for one event in an hour."""
+    from ossicle.cli.output import note
+    from ossicle.evaluation import hour, pointing
+    from ossicle.inference.engine import load
+
+    engine = load(model, device=device, dtype=dtype)
+    note_setting_line(engine.setting)
+
+    def tell(line: str) -> None:
+        note(f"ossicle: {line}")
+
+    if suite == "hour":
+        told = hour.run(engine, n=n or 10, seed=seed, tell=tell)
+        emit(told, json=json, text=hour.page(told))
+        return 0
+    told = pointing.run(engine, root, n=n or 100, seed=seed, out=out, tell=tell)
+    emit(told, json=json, text=pointing.page(told))
+    return 0
 
 
 def _checked(setting: Any, verify: Path | None, wish: _Wish) -> tuple[Any, dict[str, Any] | None]:

@@ -46,6 +46,21 @@ class ConnectorConfig(Section):
         """Return the token rate that comes out; a fixed number of tokens per clip keeps the rate that went in."""
         return rate_hz
 
+    @property
+    def group_tokens(self) -> int | None:
+        """Encoder tokens, on a fixed grid, that an output is made of; None = outputs look across groups."""
+        return None
+
+    @property
+    def windowed(self) -> bool:
+        """Each group of tokens is mapped by itself, so that live audio can be appended."""
+        return self.group_tokens is not None
+
+    @property
+    def timed(self) -> bool:
+        """Each output belongs to a stretch of the clip; False = to the clip as a whole."""
+        return True
+
 
 class Connector(nn.Module):
     """Encoder tokens to tokens at width D of the decoder. Subclasses set `Config` and implement `project`."""

@@ -22,6 +22,11 @@ class LinearConfig(ConnectorConfig):
 
     kind: str = "linear"
 
+    @property
+    def group_tokens(self) -> int:
+        """Each token by itself."""
+        return 1
+
 
 class LinearConnector(Connector):
     """Each token by itself; the rate stays."""

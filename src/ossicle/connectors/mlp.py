@@ -21,6 +21,11 @@ class MlpConfig(ConnectorConfig):
     kind: str = "mlp"
     hidden: int | None = None
 
+    @property
+    def group_tokens(self) -> int:
+        """Each token by itself."""
+        return 1
+
 
 class MlpConnector(Connector):
     """Two linear layers with a GELU between; the rate stays."""

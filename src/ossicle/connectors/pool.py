@@ -38,6 +38,11 @@ class PoolConfig(ConnectorConfig):
         """Return the k-th part of the rate."""
         return rate_hz / self.factor
 
+    @property
+    def group_tokens(self) -> int:
+        """The tokens of a mean."""
+        return self.factor
+
 
 class PoolConnector(Connector):
     """Mean of k tokens, then two linear layers with a GELU between."""

@@ -57,6 +57,16 @@ class QformerConfig(ConnectorConfig):
         """Return queries per second at window level; global queries have no rate, and keep the one that went in."""
         return rate_hz * self.queries / self.window_tokens if self.window_tokens else rate_hz
 
+    @property
+    def group_tokens(self) -> int | None:
+        """The tokens of a window; global queries look across the whole clip."""
+        return self.window_tokens
+
+    @property
+    def timed(self) -> bool:
+        """Global queries belong to the clip as a whole."""
+        return self.window_tokens is not None
+
 
 class Attention(nn.Module):
     """Multi-head attention of one sequence to another."""

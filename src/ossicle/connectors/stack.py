@@ -39,6 +39,11 @@ class StackConfig(ConnectorConfig):
         """Return the k-th part of the rate."""
         return rate_hz / self.factor
 
+    @property
+    def group_tokens(self) -> int:
+        """The tokens of a stack."""
+        return self.factor
+
 
 class StackConnector(Connector):
     """Stack k tokens, then two linear layers with a GELU between."""

@@ -1,80 +1,136 @@
-"""When it listened: what an answer loses when a stretch of the recording is muted.
+"""When it listened: what an answer loses when a stretch of the recording is muted, beside where its rows looked.
 
     weight of stretch k  ∝  max(0, log p(answer | clip) − log p(answer | clip with stretch k silent))
 
 Shown as evidence, never as proof: a sound that repeats can be muted without loss. Source: occlusion (Zeiler & Fergus,
-arXiv 1311.2901), on time instead of image patches.
+arXiv 1311.2901), on time instead of image patches; attention is `inference.attention`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ossicle.audio.chunk import ceil_div
+from ossicle.errors import UnsupportedError
+from ossicle.inference.attention import asked, attention
 from ossicle.inference.engine import Engine
-from ossicle.types import Waveform
+from ossicle.inference.stretches import Stretch, several, stretches
+from ossicle.types import AudioTokens, Waveform
 
-MOST_STRETCHES = 60
 BATCH = 8
+SHOWN = "occlusion"
+"""What is shown first: what passed the pointing game (docs/listening.md)."""
 
 
-@torch.inference_mode()
-def occlusion(engine: Engine, wave: Waveform, question: str, answer: str, *, stretch_s: float = 1.0) -> dict[str, Any]:
-    """Return how much each stretch of a clip matters to an answer.
+def listened(
+    engine: Engine, clips: Waveform | Sequence[Waveform], question: str, answer: str, *, stretch_s: float = 1.0
+) -> dict[str, Any]:
+    """Return both kinds of evidence for when a model listened.
 
     Args:
         engine: The model.
-        wave: The clip.
+        clips: The clip, or the clips of one question in order.
         question: What was asked.
         answer: What was said.
-        stretch_s: Length of a stretch in seconds; longer for clips of more than 60 stretches.
+        stretch_s: Length of a stretch in seconds; longer where clips have more than 60 together.
 
     Returns:
-        `method`, and `seconds`: for each stretch `start_s`, `end_s`, `drop` (nats) and `weight` (they sum to 1, or are
-        all 0 where nothing mattered).
+        `method` and `seconds` of what is shown first, and `attention` and `occlusion` by themselves; for a model that
+        does not allow attention, it is `{"method": "attention", "unavailable": why}`.
     """
-    size = max(round(stretch_s * wave.sample_rate_hz), ceil_div(len(wave.samples), MOST_STRETCHES))
-    starts = range(0, len(wave.samples), size)
-    clips = [wave, *(_muted(wave, start, size) for start in starts)]
-    chances = torch.cat(
-        [log_chances(engine, clips[i : i + BATCH], question, answer) for i in range(0, len(clips), BATCH)]
-    )
-    drops = (chances[0] - chances[1:]).tolist()
-    total = sum(max(0.0, drop) for drop in drops)
-    return {
-        "method": "occlusion",
-        "seconds": [
-            {
-                "start_s": start / wave.sample_rate_hz,
-                "end_s": min(start + size, len(wave.samples)) / wave.sample_rate_hz,
-                "drop": drop,
-                "weight": max(0.0, drop) / total if total else 0.0,
-            }
-            for start, drop in zip(starts, drops, strict=True)
-        ],
-    }
+    muted = Muted(engine, clips, stretch_s=stretch_s)
+    found = {"occlusion": muted.weigh(question, answer)}
+    try:
+        encoded = muted.whole()
+        found["attention"] = attention(engine, clips, question, answer, stretch_s=stretch_s, encoded=encoded)
+    except UnsupportedError as error:
+        found["attention"] = {"method": "attention", "unavailable": str(error)}
+    shown = found[SHOWN] if "seconds" in found[SHOWN] else found["occlusion"]
+    return {"method": shown["method"], "seconds": shown["seconds"], **found}
 
 
-def _muted(wave: Waveform, start: int, size: int) -> Waveform:
-    samples = np.array(wave.samples)
-    samples[start : start + size] = 0
-    return replace(wave, samples=samples)
+def occlusion(
+    engine: Engine, clips: Waveform | Sequence[Waveform], question: str, answer: str, *, stretch_s: float = 1.0
+) -> dict[str, Any]:
+    """Return how much each stretch of clips matters to an answer.
+
+    Args:
+        engine: The model.
+        clips: As in `listened`; so are the others.
+        question: What was asked.
+        answer: What was said.
+        stretch_s: Length of a stretch in seconds.
+
+    Returns:
+        `method`, and `seconds`: for each stretch `clip`, `start_s`, `end_s`, `weight` (they sum to 1, or are all 0
+        where nothing mattered) and `drop` (nats).
+    """
+    return Muted(engine, clips, stretch_s=stretch_s).weigh(question, answer)
 
 
-@torch.inference_mode()
-def log_chances(engine: Engine, clips: list[Waveform], question: str, answer: str) -> torch.Tensor:
-    """Return (C,) the log-probability of an answer to a question about each of some equally long clips."""
-    tokenizer, device = engine.processor.tokenizer, engine.model.device
-    read = engine.hearing.transcript(clips[0])  # muting takes sound away, not what was read
-    inputs = engine.processor.chat([engine.prompt(question, transcript=read) for _ in clips], audio=clips)
-    said = torch.tensor([*engine.processor.ids(answer), tokenizer.eos_token_id])
-    rows = said.expand(len(clips), -1)
-    ids = torch.cat([inputs["input_ids"], rows], 1).to(device)
-    mask = torch.cat([inputs["attention_mask"], torch.ones_like(rows)], 1).to(device)
-    audio = {name: inputs[name].to(device) for name in ("audio_values", "audio_lengths")}
-    logits = engine.model(input_ids=ids, attention_mask=mask, **audio).logits[:, -len(said) - 1 : -1]
-    return logits.float().log_softmax(-1).gather(-1, rows.to(device)[..., None]).sum((1, 2))
+class Muted:
+    """Clips, as they are and with each stretch silent, encoded once for any number of questions.
+
+    Args:
+        engine: The model.
+        clips: The clip, or the clips of one question in order.
+        stretch_s: Length of a stretch in seconds.
+    """
+
+    def __init__(self, engine: Engine, clips: Waveform | Sequence[Waveform], *, stretch_s: float = 1.0) -> None:
+        self.engine, self.waves = engine, several(clips)
+        self.stretches = stretches(self.waves, stretch_s)
+        self._encoded = list(self._encode())
+
+    @torch.inference_mode()
+    def _encode(self) -> Iterator[dict[str, AudioTokens]]:
+        """Yield the tokens of the clips of a batch of rows; a clip that several rows share is encoded once."""
+        rows = [self.waves, *(_muted(self.waves, stretch) for stretch in self.stretches)]
+        for first in range(0, len(rows), BATCH):
+            clips = [wave for row in rows[first : first + BATCH] for wave in row]
+            distinct = list({id(wave): wave for wave in clips}.values())
+            place = {id(wave): index for index, wave in enumerate(distinct)}
+            which = torch.tensor([place[id(wave)] for wave in clips], device=self.engine.model.device)
+            tokens = self.engine.encode(distinct)
+            yield {name: t.with_values(t.values[which], valid=t.valid[which]) for name, t in tokens.items()}
+
+    def whole(self) -> dict[str, AudioTokens]:
+        """Return the tokens of the clips as they are."""
+        count = len(self.waves)
+        tokens = self._encoded[0]
+        return {name: t.with_values(t.values[:count], valid=t.valid[:count]) for name, t in tokens.items()}
+
+    @torch.inference_mode()
+    def log_chances(self, question: str, answer: str) -> Tensor:
+        """Return (1 + stretches,) log-probabilities of an answer: about the clips, then with each stretch muted."""
+        ids, said = asked(self.engine, self.waves, question, answer)
+        chances = []
+        for tokens in self._encoded:
+            rows = ids.expand(len(next(iter(tokens.values())).values) // len(self.waves), -1)
+            out = self.engine.model(input_ids=rows, attention_mask=torch.ones_like(rows), audio_tokens=tokens)
+            logits = out.logits[:, -said - 1 : -1].float()
+            chances.append(logits.log_softmax(-1).gather(-1, rows[:, -said:, None]).sum((1, 2)))
+        return torch.cat(chances).cpu()
+
+    def weigh(self, question: str, answer: str) -> dict[str, Any]:
+        """Return what `occlusion` returns."""
+        chances = self.log_chances(question, answer)
+        drops = (chances[0] - chances[1:]).tolist()
+        total = sum(max(0.0, drop) for drop in drops)
+        seconds = [
+            stretch.told(max(0.0, drop) / total if total else 0.0, drop=drop)
+            for stretch, drop in zip(self.stretches, drops, strict=True)
+        ]
+        return {"method": "occlusion", "seconds": seconds}
+
+
+def _muted(waves: Sequence[Waveform], stretch: Stretch) -> list[Waveform]:
+    """Return the clips with one stretch of one of them silent."""
+    samples = np.array(waves[stretch.clip].samples)
+    samples[stretch.start : stretch.end] = 0
+    return [replace(wave, samples=samples) if clip == stretch.clip else wave for clip, wave in enumerate(waves)]

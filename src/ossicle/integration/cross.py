@@ -52,13 +52,15 @@ class CrossBlock(nn.Module):
             audio: (B, N, D) connector output.
             visible: (B, L, N) True = this row sees this token.
         """
-        query, key, value = (
-            proj(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for proj, x in ((self.q_proj, self.norm(hidden)), (self.k_proj, audio), (self.v_proj, audio))
-        )
+        query, key, value = self.heads_of(hidden, audio)
         mixed = nn.functional.scaled_dot_product_attention(query, key, value, visible[:, None])
         out = self.o_proj(mixed.transpose(1, 2).flatten(2)) * self.gate.tanh()
         return out.masked_fill(~visible.any(-1, keepdim=True), 0)
+
+    def heads_of(self, hidden: Tensor, audio: Tensor) -> list[Tensor]:
+        """Return queries, keys and values (B, heads, ·, width)."""
+        pairs = ((self.q_proj, self.norm(hidden)), (self.k_proj, audio), (self.v_proj, audio))
+        return [project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for project, x in pairs]
 
 
 class Cross(Integration):
@@ -103,7 +105,8 @@ class _Reader:
         if audio is None:
             return None
         hidden, rest = (args[0], args[1:]) if args else (kwargs["hidden_states"], ())
-        for segment in audio.crosses:
+        watch = getattr(audio, "watch", None)
+        for place, segment in enumerate(audio.crosses):
             if segment.own is not self.blocks:
                 continue
             states, visible_from = segment.states, segment.visible_from
@@ -112,7 +115,13 @@ class _Reader:
                 states, visible_from = states.repeat_interleave(beams, 0), visible_from.repeat_interleave(beams, 0)
             visible = kwargs["position_ids"][:, :, None] >= visible_from[:, None, :]
             visible = visible.expand(len(hidden), -1, -1)
-            hidden = hidden + self.blocks[str(self.layer)](hidden, states.to(hidden.dtype), visible)
+            block: Any = self.blocks[str(self.layer)]
+            states = states.to(hidden.dtype)
+            if watch is not None:
+                query, key, _ = block.heads_of(hidden, states)
+                seen = watch.weights(query, key, visible[:, None], query.shape[-1] ** -0.5)
+                watch.read[place, self.layer] = seen
+            hidden = hidden + block(hidden, states, visible)
         if args:
             return (hidden, *rest), kwargs
         return args, {**kwargs, "hidden_states": hidden}

@@ -32,6 +32,8 @@ from ossicle.integration.joined import Joined, attend, unit_rms
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
+    from ossicle.integration.watch import Watch
+
 ATTENTION = "ossicle_audio"
 """Name under which the attention function is registered with transformers."""
 
@@ -100,6 +102,7 @@ class AudioMemory:
         norms: Input norm of each decoder layer, None where the family has none.
         keep: Store keys and values for the next step; only while generating, never while weights change.
         joined: What layers share when they lay audio and text together.
+        watch: Gathers where text rows look, or None.
     """
 
     segments: list[AudioSegment] = field(default_factory=list)
@@ -110,6 +113,7 @@ class AudioMemory:
     norms: list[nn.Module | None] = field(default_factory=list)
     keep: bool = False
     joined: Joined = field(default_factory=Joined)
+    watch: Watch | None = None
     _ready: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     _seen: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
     _angles: dict[tuple[int, str | None], tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -261,6 +265,9 @@ def audio_attention(
         seen = laid(module.layer_idx, kwargs.get("sliding_window"))
         return sdpa_attention_forward(module, query, key, value, seen, **kwargs)
     extra = audio_memory.keys_values(module) if audio_memory is not None else None
+    watch: Watch | None = getattr(audio_memory, "watch", None)
+    if watch is not None:
+        watch.see(module.layer_idx, (query, key, attention_mask), extra, kwargs)
     if extra is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     audio_key, audio_value, visible_from = extra

@@ -20,6 +20,7 @@ from ossicle.errors import require
 from ossicle.serve.gate import Gate
 from ossicle.serve.job import Done, Event, Failed, Job, Piece, Sampling
 from ossicle.serve.limits import ApiError
+from ossicle.serve.live import LiveEndpoints
 from ossicle.serve.schema import ChatRequest, choice, chunk, completion, parse_chat, usage
 from ossicle.serve.state import State
 
@@ -57,6 +58,7 @@ def build_app(state: State) -> Any:
     chat, said = _answers("application/json", "text/event-stream"), _answers("application/json", "text/plain")
     app.add_api_route("/v1/chat/completions", endpoints.chat, openapi_extra=schema, responses=chat, **post)
     app.add_api_route("/v1/audio/transcriptions", endpoints.transcribe, openapi_extra=form, responses=said, **post)
+    LiveEndpoints(state).add_to(app, _answers("application/json"))
     for path in ("/v1/models", "/health", "/ready", "/metrics"):
         get: dict[str, Any] = {"methods": ["GET"], "response_model": None}
         get["responses"] = _answers("text/plain" if path == "/metrics" else "application/json")

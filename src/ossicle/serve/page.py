@@ -29,6 +29,7 @@ PLAIN = (
 STYLE = "font-family:system-ui;max-width:40em;margin:3em auto;line-height:1.5"
 WAIT = '<meta http-equiv="refresh" content="3">'
 API = "The endpoint is at <code>/v1</code>, its description at <a href='/docs'>/docs</a>."
+EMPTY = '<p style="color:#77777f;padding:1em;text-align:center">The clip\'s spectrogram comes here.</p>'
 ANSWER_TOKENS = 96
 LISTEN_S = 60.0
 """Clips up to this long are looked at for when the model listened; each stretch costs a forward pass."""
@@ -117,12 +118,12 @@ def build_blocks(state: State) -> Any:
             with gradio.Column():
                 clip = gradio.Audio(sources=["upload", "microphone"], type="filepath", label="Clip")
                 scene = gradio.Dropdown(sorted(scenes), value=None, label="or a bundled scene")
-                picture = gradio.Image(label="What it heard", interactive=False, buttons=[])
-                when = gradio.Checkbox(False, label="Show when it listened (what muting each second costs)")
+                picture = gradio.HTML(EMPTY, label="What it heard", elem_id="picture")
+                when = gradio.Checkbox(True, label="Show when it listened (clips up to a minute)")
             with gradio.Column():
                 talk = gradio.Chatbot(label="Conversation", height=360)
                 question = gradio.Textbox("What do you hear?", label="Question", submit_btn=True)
-                facts = gradio.Markdown()
+                facts = gradio.Markdown(elem_id="facts")
                 clear = gradio.Button("New conversation")
         scene.change(lambda title: scenes.get(title), scene, clip, show_progress="hidden")
         clip.change(desk.look, clip, [picture, talk, facts], show_progress="hidden")
@@ -145,13 +146,13 @@ class Desk:
     def look(self, path: str | None) -> tuple[Any, list[Any], str]:
         """Show a clip; a new clip begins a new conversation."""
         if not path:
-            return None, [], ""
-        from ossicle.serve.picture import spectrogram
+            return EMPTY, [], ""
+        from ossicle.serve.picture import figure
 
         try:
-            return spectrogram(_wave(self._clip(path))), [], ""
+            return figure(_wave(self._clip(path))), [], ""
         except ApiError as error:
-            return None, [], f"**That cannot be heard:** {html.escape(str(error))}"
+            return EMPTY, [], f"**That cannot be heard:** {html.escape(str(error))}"
 
     def ask(
         self, path: str | None, question: str, talk: list[dict[str, Any]] | None, when: bool
@@ -166,8 +167,12 @@ class Desk:
                     yield talk, "", self.unchanged()
                 elif isinstance(event, Done):
                     yield talk, told(event), self.unchanged()
-            if when and clip is not None and clip.num_samples <= LISTEN_S * SAMPLE_RATE_HZ:
-                yield talk, told(event), self._when(_wave(clip), question, talk[-1]["content"])
+            if clip is not None and clip.num_samples <= LISTEN_S * SAMPLE_RATE_HZ:
+                fired = self._fired(_wave(clip), question)
+                yield talk, f"{told(event)}\n\n{fired}", self.unchanged()
+                if when:
+                    shown = self._when(_wave(clip), question, talk[-1]["content"])
+                    yield talk, f"{told(event)}\n\n{fired}", shown
         except ApiError as error:
             talk[-1]["content"] = "…"
             yield talk, f"**No answer:** {html.escape(str(error))}", self.unchanged()
@@ -205,13 +210,23 @@ class Desk:
         finally:
             job.cancelled.set()
 
-    def _when(self, wave: Waveform, question: str, answer: str) -> Any:
-        """Return the picture with a bar for when the model listened."""
-        from ossicle.inference.listen import occlusion
-        from ossicle.serve.picture import spectrogram
+    def _fired(self, wave: Waveform, question: str) -> str:
+        """Return which encoders heard the clip, and in a mixture which fired."""
+        from ossicle.inference.trace import lines, trace
 
-        found = self.state.ready().call(lambda engine: occlusion(engine, wave, question, answer))
-        return spectrogram(wave, found.result(timeout=self.state.limits.deadline_s)["seconds"])
+        rows = lines(self._call(lambda engine: trace(engine, wave, question)))
+        return "\n".join(f"- {html.escape(row.strip())}" for row in rows)
+
+    def _when(self, wave: Waveform, question: str, answer: str) -> str:
+        """Return the picture with a lane for each kind of evidence of when the model listened."""
+        from ossicle.inference.listen import listened
+        from ossicle.serve.picture import figure
+
+        return figure(wave, self._call(lambda engine: listened(engine, wave, question, answer)))
+
+    def _call(self, do: Callable[[Any], Any]) -> Any:
+        """Let the worker's thread look at the model."""
+        return self.state.ready().call(do).result(timeout=self.state.limits.deadline_s)
 
 
 def told(done: Done) -> str:

@@ -58,6 +58,11 @@ class Settings:
     device: str = "auto"
     dtype: str = "auto"
 
+    @property
+    def served_name(self) -> str:
+        """What clients call the model."""
+        return self.name or Path(self.model).name
+
 
 def serve(settings: Settings, tell: Callable[[str], None] = lambda line: None) -> None:
     """Serve until SIGTERM or SIGINT.
@@ -71,22 +76,15 @@ def serve(settings: Settings, tell: Callable[[str], None] = lambda line: None) -
         CheckpointError: No such model, or one that cannot be loaded.
     """
     require("uvicorn", "serve")
-    if not settings.keys and not is_loopback(settings.host):
-        raise ConfigError(
-            f"--host {settings.host}: without an API key only loopback is served; set OSSICLE_API_KEY or --api-key-file"
-        )
-    _check_model(settings.model)
-    opened = open_port(settings.host, settings.port)
-    _log_requests()
-    state = State(settings.name or Path(settings.model).name, settings.keys, settings.limits, settings.handle_bytes)
+    opened = checked(settings)
+    log_requests()
+    state = State(settings.served_name, settings.keys, settings.limits, settings.handle_bytes)
     state.page = _page(state) if settings.page else None
     server = server_of(state)
-    server.capture_signals = lambda: _drained_by_signals(server)
+    server.capture_signals = lambda: drained_by_signals(server)
     failed: list[BaseException] = []
     threading.Thread(target=_load, args=(settings, state, server, failed, tell), daemon=True).start()
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    who = "API key needed" if settings.keys else "no key: this machine only"
-    tell(f"listening on http://{host}:{opened.getsockname()[1]} ({who})")
+    tell(f"listening on {listening(settings, opened)}")
     try:
         server.run(sockets=[opened])
     finally:
@@ -97,11 +95,12 @@ def serve(settings: Settings, tell: Callable[[str], None] = lambda line: None) -
         raise failed[0]
 
 
-def server_of(state: State, *, drain_s: int = DRAIN_S, head_s: float = HEAD_S) -> Any:
+def server_of(state: State, *, app: Any = None, drain_s: int = DRAIN_S, head_s: float = HEAD_S) -> Any:
     """Return a uvicorn server of a state; connections that send nothing are closed.
 
     Args:
         state: What is served.
+        app: Served instead of the state's own endpoints.
         drain_s: Seconds that running requests have at the end.
         head_s: Seconds in which a connection must send the head of its first request.
     """
@@ -122,7 +121,29 @@ def server_of(state: State, *, drain_s: int = DRAIN_S, head_s: float = HEAD_S) -
                 self.transport.close()
 
     settings = {"log_config": None, "timeout_graceful_shutdown": drain_s, "server_header": False}
-    return uvicorn.Server(uvicorn.Config(build_app(state), http=Impatient, **settings))
+    return uvicorn.Server(uvicorn.Config(build_app(state) if app is None else app, http=Impatient, **settings))
+
+
+def checked(settings: Settings) -> socket.socket:
+    """Return a listening socket for settings that can be served.
+
+    Raises:
+        ConfigError: No keys beyond loopback, an address that cannot be listened on, a port in use.
+        CheckpointError: No such model.
+    """
+    if not settings.keys and not is_loopback(settings.host):
+        raise ConfigError(
+            f"--host {settings.host}: without an API key only loopback is served; set OSSICLE_API_KEY or --api-key-file"
+        )
+    _check_model(settings.model)
+    return open_port(settings.host, settings.port)
+
+
+def listening(settings: Settings, opened: socket.socket) -> str:
+    """Return where a server listens and who is let in."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    who = "API key needed" if settings.keys else "no key: this machine only"
+    return f"http://{host}:{opened.getsockname()[1]} ({who})"
 
 
 def open_port(host: str, port: int) -> socket.socket:
@@ -179,7 +200,7 @@ def _page(state: State) -> Any:
 
 
 @contextlib.contextmanager
-def _drained_by_signals(server: Any) -> Iterator[None]:
+def drained_by_signals(server: Any) -> Iterator[None]:
     """Let the first SIGTERM or SIGINT finish what runs, the second stop at once."""
 
     def stop(*_: Any) -> None:
@@ -197,7 +218,7 @@ def _drained_by_signals(server: Any) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _log_requests() -> None:
+def log_requests() -> None:
     """Write one JSON line per request to stderr."""
     logger = logging.getLogger("ossicle.serve.requests")
     handler = logging.StreamHandler(sys.stderr)
