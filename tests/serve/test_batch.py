@@ -147,6 +147,6 @@ def test_short_prompts_pass_long_ones_which_are_not_starved(monkeypatch):
         over = [row for row, _ in batch.prefill()]
         finished += over
         pieces += 1
-        assert pieces % batches.FAIR == 0 or over, "a short prompt waited"
+        assert any(row is not long for row in over), "a short prompt waited"
         batch.leave(over)
     assert pieces == 160 // 16 * batches.FAIR

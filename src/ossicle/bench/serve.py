@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,20 +79,24 @@ class Told:
     error: str = ""
 
 
-def run(setting: Setting) -> dict[str, Any]:
+def run(setting: Setting, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Measure everything once.
+
+    Args:
+        setting: What.
+        tell: Takes a line when a part is measured.
 
     Raises:
         ConfigError: The server does not start.
     """
     result: dict[str, Any] = {"setting": {"model": setting.model, "seed": setting.seed, "tokens": setting.tokens}}
     random = np.random.default_rng(setting.seed)
-    with served(setting.model) as server:
+    with served(setting.model, "--deadline-s", "900") as server:
         url = server.url
         asyncio.run(gather(url, [body(random, 1.0, tokens=4) for _ in range(2)]))
-        result |= asyncio.run(_throughput(url, setting, random))
-        result["handles"] = asyncio.run(_handles(url, setting, random))
-        result["mixed"] = asyncio.run(_mixed(url, setting, random))
+        for name, measure in {"throughput": _throughput, "handles": _handles, "mixed": _mixed}.items():
+            result |= asyncio.run(measure(url, setting, random))
+            tell(f"{name}: {result[name]['ratio']:.2f}x")
     from ossicle.bench.prefix import second_questions  # loads the model here, once the server is gone
 
     result["plits"] = second_questions(setting.model, repeats=setting.repeats, seed=setting.seed)
@@ -246,7 +250,8 @@ async def _handles(url: str, setting: Setting, random: np.random.Generator) -> d
         messages = [system, {"role": "user", "content": [again, text]}]
         second.append((await ask(url, {**asked, "messages": messages})).first_s)
     middle = statistics.median(first), statistics.median(second)
-    return {"first_s": middle[0], "second_s": middle[1], "ratio": middle[1] / middle[0], "goal": GOALS["handles"]}
+    ratio = middle[1] / middle[0]
+    return {"handles": {"first_s": middle[0], "second_s": middle[1], "ratio": ratio, "goal": GOALS["handles"]}}
 
 
 async def _mixed(url: str, setting: Setting, random: np.random.Generator) -> dict[str, Any]:
@@ -262,15 +267,17 @@ async def _mixed(url: str, setting: Setting, random: np.random.Generator) -> dic
         short.append(asyncio.ensure_future(ask(url, body(random, 0, tokens=8))))
         await asyncio.sleep(unloaded * 2)
     still = sum(not task.done() for task in running)
-    waited = sorted(told.first_s for told in await asyncio.gather(*short))
-    long_first = [told.first_s for told in await asyncio.gather(*running)]
-    return {
+    told_short, told_long = await asyncio.gather(*short), await asyncio.gather(*running)
+    waited = sorted(told.first_s for told in told_short)
+    mixed = {
         "unloaded_s": unloaded,
         "median_s": statistics.median(waited),
         "worst_s": waited[-1],
         "ratio": waited[-1] / unloaded,
         "median_ratio": statistics.median(waited) / unloaded,
         "goal": GOALS["mixed"],
-        "long_first_s": statistics.median(long_first),
+        "long_first_s": statistics.median(told.first_s for told in told_long),
+        "errors": sum(bool(told.error) or told.status != 200 for told in (*told_short, *told_long)),
         "long_still_running": still,
     }
+    return {"mixed": mixed}

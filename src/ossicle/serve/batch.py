@@ -1,8 +1,8 @@
 """Answers made together: prompts are read in pieces, and answers join and leave, between any two tokens.
 
     slots   [ a │ b │ c │ d │ e ]
-              rows: one token     prompts: pieces of at most `CHUNK` tokens together, the shortest rest first,
-              each per step       every fourth piece for the one that came first, so that long ones are not starved
+              rows: one token     prompts: pieces of at most `CHUNK` tokens together, the shortest rest first; every
+              each per step       fourth time one more for the prompt that came first, so that it is not starved
 
 Source: Orca (OSDI 2022), §3.1, iteration-level scheduling; Sarathi-Serve (OSDI 2024), §4, chunked prefill. The order is
 our choice.
@@ -22,7 +22,7 @@ from ossicle.integration.slots import Slots
 CHUNK = 128
 """Prompt tokens that are run between two steps, padding included."""
 FAIR = 4
-"""Of so many pieces one belongs to the prompt that came first."""
+"""Every so often the prompt that came first has a piece of its own, after the others'."""
 
 
 class Row(Protocol):
@@ -106,7 +106,16 @@ class Batch:
         """Read a piece of the prompts; return those that are read to their end, each with its (V,) logits."""
         if not self.prompts:
             return []
+        self._pieces += 1
+        oldest = min(self.prompts, key=lambda row: row.arrived)
         chosen = self._chosen()
+        over = self._read(chosen)
+        if self._pieces % FAIR == 0 and _index(chosen, oldest) is None:
+            over += self._read([oldest])
+        return over
+
+    def _read(self, chosen: list[Any]) -> list[tuple[Any, Tensor]]:
+        """Read a piece of some prompts in one forward; those that end stand with the answers."""
         counts = [min(CHUNK, len(row.positions) - row.read) for row in chosen]
         most = max(counts)
         device, wide = self.model.device, chosen[0].embeddings.shape[-1]
@@ -132,9 +141,6 @@ class Batch:
 
     def _chosen(self) -> list[Any]:
         """Return the prompts that are read next: as many as fit a piece, padded to the longest of them."""
-        self._pieces += 1
-        if self._pieces % FAIR == 0:
-            return [min(self.prompts, key=lambda row: row.arrived)]
         order = sorted(self.prompts, key=lambda row: (len(row.positions) - row.read, row.arrived))
         chosen: list[Any] = []
         for row in order:
