@@ -37,7 +37,7 @@ def _levels_of(level, batch):
 @pytest.mark.slow
 def test_ray_gives_the_same():
     ray = pytest.importorskip("ray")
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=2, object_store_memory=100_000_000, include_dashboard=False, log_to_driver=False)
     try:
         local = list(engine.run(partial(doubled, by=3), range(20), size=4))
         assert list(engine.run(partial(doubled, by=3), range(20), size=4, engine="ray")) == local

@@ -105,6 +105,7 @@ def generate_command(
     price_in: Annotated[float, typer.Option(help="Dollars for a million prompt tokens.")] = 0.0,
     price_out: Annotated[float, typer.Option(help="Dollars for a million reply tokens.")] = 0.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what open questions would take.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Ask about rejected clips once more.")] = False,
     jobs: Jobs = 1,
     engine: Engine = "local",
     seed: SeedOption = 0,
@@ -114,6 +115,7 @@ def generate_command(
 
     Example: ossicle data generate described.jsonl --out questions.jsonl
     """
+    from ossicle.questions.ask_model import Asking
     from ossicle.questions.endpoint import endpoint_named
     from ossicle.questions.generate import Plan
     from ossicle.questions.whole import closed_file, open_file
@@ -127,9 +129,8 @@ def generate_command(
         endpoint, key_variable=key_variable, at_once=at_once, tries=tries, timeout_s=timeout, max_usd=max_usd,
         max_tokens=max_tokens, max_seconds=max_seconds, usd_per_million_in=price_in, usd_per_million_out=price_out,
     )  # fmt: skip
-    report = open_file(
-        clips, out, config, name=prompt, pairs=pairs, paper=paper, dry_run=dry_run, progress=_progress("units")
-    )
+    asking = Asking(prompt=prompt, pairs=pairs, paper=paper, again=again)
+    report = open_file(clips, out, config, asking=asking, dry_run=dry_run, progress=_progress("units"))
     output.emit({**report, "path": None if dry_run else out}, json=json, text=_plain(report))
 
 

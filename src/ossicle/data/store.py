@@ -97,7 +97,7 @@ class Store:
             yield self[key]
 
     def put(self, key: str, **result: Any) -> None:
-        """Keep the result of a unit; the first one counts, so that a unit is never there twice.
+        """Keep the result of a unit that has none, so that a unit is never there twice.
 
         Raises:
             DataError: The disk is full, or the folder has gone.
@@ -105,6 +105,10 @@ class Store:
         if key in self._where:
             return
         self._append({"unit": key, **result}, key)
+
+    def forget(self, key: str) -> None:
+        """Let a unit be done again; its old line stays in its part, and the new one counts."""
+        self._where.pop(key, None)
 
     def note(self, kind: str, **facts: Any) -> None:
         """Keep something that happened, for the books: a request that was sent, for example."""
@@ -157,7 +161,7 @@ class Store:
                     if "note" in entry:
                         self.notes[entry["note"]] += 1
                     else:
-                        self._where.setdefault(entry["unit"], (len(self._paths) - 1, offset, len(line)))
+                        self._where[entry["unit"]] = (len(self._paths) - 1, offset, len(line))
                 elif line.endswith(b"\n"):
                     self.damaged += 1
                 offset += len(line)

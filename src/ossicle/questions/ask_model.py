@@ -46,6 +46,23 @@ class Unit:
     facts: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """How a set is asked about.
+
+    Attributes:
+        prompt: Name of a prompt, or `auto` = the one that says most about a clip.
+        pairs: Questions per clip; None = as many as the prompt says.
+        paper: Facts as the official generators say them.
+        again: Ask about rejected units once more.
+    """
+
+    prompt: str = "auto"
+    pairs: int | None = None
+    paper: bool = False
+    again: bool = False
+
+
 @dataclass(slots=True, kw_only=True)
 class Outcome:
     """What a run did.
@@ -114,14 +131,29 @@ def estimate(units: Sequence[Unit], store: Store | None, config: EndpointConfig)
 
 
 def ask_all(
-    units: Sequence[Unit], config: EndpointConfig, store: Store, *, progress: Callable[[int], None] | None = None
+    units: Sequence[Unit],
+    config: EndpointConfig,
+    store: Store,
+    *,
+    again: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> Outcome:
     """Finish the units that are left, `config.at_once` at a time.
+
+    Args:
+        units: What is asked.
+        config: Whom, and the caps.
+        store: Finished units.
+        again: Ask about rejected units once more.
+        progress: Told how many are finished.
 
     Raises:
         UserError: The key is refused, the model is not there, or the store cannot be written.
     """
     endpoint = Endpoint(config, store)
+    for unit in units if again else ():
+        if unit.key in store and store[unit.key]["kind"] == "rejected":
+            store.forget(unit.key)
     outcome = Outcome(units=len(units))
     waiting = iter([unit for unit in units if unit.key not in store])
 

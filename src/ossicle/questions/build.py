@@ -28,6 +28,7 @@ from ossicle.data.rows import Tally, read_rows, writing
 from ossicle.data.shards import write_shards
 from ossicle.data.store import unit_key
 from ossicle.errors import ConfigError, suggest
+from ossicle.questions.ask_model import Asking
 from ossicle.questions.endpoint import EndpointConfig
 from ossicle.questions.filter import FilterConfig
 from ossicle.questions.generate import Plan
@@ -206,13 +207,12 @@ class Build:
             )
             made.append(self._filtered(f"{name}/filter-closed", path))
         if part.open is not None and self.recipe.endpoint is not None:
-            path, asked, endpoint = folder / "open.jsonl", part.open, self.recipe.endpoint
+            path, endpoint = folder / "open.jsonl", self.recipe.endpoint
+            asking = Asking(prompt=part.open.prompt, pairs=part.open.pairs, paper=self.recipe.paper)
             self._step(
                 f"{name}/open", [told],
-                lambda: open_file(
-                    told, path, endpoint, name=asked.prompt, pairs=asked.pairs, paper=self.recipe.paper
-                ),
-                endpoint.model, str(asked),
+                lambda: open_file(told, path, endpoint, asking=asking),
+                endpoint.model, str(asking),
             )  # fmt: skip
             made.append(self._filtered(f"{name}/filter-open", path))
         return made

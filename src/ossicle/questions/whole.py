@@ -19,10 +19,12 @@ from ossicle.data.imports import import_clips
 from ossicle.data.rows import Tally, read_clips, read_rows, row_of, write_rows, writing
 from ossicle.data.store import Store
 from ossicle.errors import DataError
-from ossicle.questions.ask_model import ask_all, estimate, rows_of, units_of
+from ossicle.questions.ask_model import Asking, ask_all, estimate, rows_of, units_of
 from ossicle.questions.endpoint import EndpointConfig
 from ossicle.questions.filter import FilterConfig, Filters, Held, apply, joint_subset, restore
 from ossicle.questions.generate import Plan, generate, read_set
+
+DEFAULT = Asking()
 
 
 def closed_file(clips: Path, out: Path, plan: Plan, *, jobs: int = 1, engine: str = "local") -> Tally:
@@ -38,9 +40,7 @@ def open_file(
     out: Path,
     config: EndpointConfig,
     *,
-    name: str = "auto",
-    pairs: int | None = None,
-    paper: bool = False,
+    asking: Asking = DEFAULT,
     dry_run: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def open_file(
     """
     config.check()
     found, corpus = read_set(clips)
-    units = list(units_of(found, corpus, config, name=name, pairs=pairs, paper=paper))
+    units = list(units_of(found, corpus, config, name=asking.prompt, pairs=asking.pairs, paper=asking.paper))
     skipped = {"nothing to tell": len(found) - len(units)} if len(found) > len(units) else {}
     folder = out.with_suffix(".units")
     if dry_run:
@@ -61,8 +61,8 @@ def open_file(
         return {"in": len(found), "out": 0, "skipped": skipped, "estimate": told}
     config.key()
     with Store(folder) as store:
-        outcome = ask_all(units, config, store, progress=progress)
-        rows = write_rows(out, rows_of(units, store, config, paper=paper))
+        outcome = ask_all(units, config, store, again=asking.again, progress=progress)
+        rows = write_rows(out, rows_of(units, store, config, paper=asking.paper))
     facts = asdict(outcome) | {"rejected": dict(outcome.rejected)}
     return {"in": len(found), "out": rows, "skipped": {**skipped, **outcome.rejected}, **facts}
 
