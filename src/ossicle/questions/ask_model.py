@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ossicle.data.clip import Clip
@@ -181,22 +181,21 @@ def ask_all(
             await endpoint.close()
 
     asyncio.run(everything())
+    _count(units, store, outcome)
+    spent = endpoint.spent
+    outcome.spent = {**asdict(spent), "usd": round(spent.usd(config), 6)}
+    outcome.sent_ever = store.notes["sent"]
+    return outcome
+
+
+def _count(units: Sequence[Unit], store: Store, outcome: Outcome) -> None:
+    """Count the finished units by what became of them."""
     for unit in units:
         if unit.key in store:
             entry = store[unit.key]
             outcome.done += entry["kind"] == "done"
             if entry["kind"] == "rejected":
                 outcome.rejected[entry["reason"]] += 1
-    spent = endpoint.spent
-    outcome.spent = {
-        "calls": spent.calls,
-        "retries": spent.retries,
-        "tokens_in": spent.tokens_in,
-        "tokens_out": spent.tokens_out,
-        "usd": round(spent.usd(config), 6),
-    }
-    outcome.sent_ever = store.notes["sent"]
-    return outcome
 
 
 async def _finish(unit: Unit, endpoint: Endpoint, store: Store) -> None:
