@@ -113,13 +113,14 @@ def attend(query: Tensor, audio: tuple[Tensor, Tensor], text: tuple[Tensor, Tens
         return _masked(query, keys, values, view.mask, options)
     if torch.is_autocast_enabled(query.device.type):  # the lower-right bias goes past autocast
         dtype = torch.get_autocast_dtype(query.device.type)
-        query, keys, values, *text = (part.to(dtype) for part in (query, keys, values, *text))
+        query, keys, values = query.to(dtype), keys.to(dtype), values.to(dtype)
+        text = text[0].to(dtype), text[1].to(dtype)
     options["enable_gqa"] = query.shape[1] != keys.shape[1]
     deaf, length = view.deaf, query.shape[2]
     parts = []
     if deaf:
-        first = (part[:, :, :deaf] for part in (query, *text))
-        parts.append(sdpa(*first, is_causal=deaf > 1, **options))
+        early, key, value = (part[:, :, :deaf] for part in (query, *text))
+        parts.append(sdpa(early, key, value, is_causal=deaf > 1, **options))
     if deaf < length:
         bias = causal_lower_right(length - deaf, keys.shape[2]) if length - deaf > 1 else None
         parts.append(sdpa(query[:, :, deaf:], keys, values, bias, **options))

@@ -127,7 +127,9 @@ class AudioMemory:
         seen = self._visible(segments)
         if layer not in self._ready:
             parts = [self._project(attention, layer, segment) for segment in segments]
-            ready = parts[0] if len(parts) == 1 else tuple(torch.cat(side, 2) for side in zip(*parts, strict=True))
+            ready = parts[0]
+            if len(parts) > 1:
+                ready = torch.cat([key for key, _ in parts], 2), torch.cat([value for _, value in parts], 2)
             if not self.keep:
                 return *ready, seen
             self._ready[layer] = ready
@@ -180,7 +182,8 @@ def segment_keys_values(
         return project(attention, projections, segment.states)
     if segment.unit is None:
         return project(attention, projections, norm(segment.states))
-    scale = norm.weight + offset if (offset := SCALES[attention.config.model_type]) else norm.weight
+    weight: Any = norm.weight
+    scale = weight + offset if (offset := SCALES[attention.config.model_type]) else weight
     return project(attention, projections, segment.unit, scale)
 
 
@@ -251,7 +254,7 @@ def rotate(key: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def audio_attention(
-    module: nn.Module,
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,

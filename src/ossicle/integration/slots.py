@@ -109,8 +109,9 @@ class Slots:
                 buffer[target, :, :width] = buffer[source, :, :width]
         for seen in self._visible.values():
             seen[target] = seen[source]
-        for rows in (self.lengths, self._audio, self._memories):
-            rows[target] = rows[source]  # type: ignore[index,call-overload]
+        self.lengths[target] = self.lengths[source]
+        self._audio[target] = self._audio[source]
+        self._memories[target] = self._memories[source]
 
     @torch.inference_mode()
     def swap(self, one: int, other: int) -> None:
@@ -126,7 +127,7 @@ class Slots:
     def pop(self) -> None:
         """Give the last slot up; the buffers go with the last text."""
         for rows in (self.lengths, self._audio, self._memories):
-            rows.pop()  # type: ignore[attr-defined]
+            rows.pop()
         for seen in self._visible.values():
             if len(self) < len(seen):
                 seen[len(self)] = NEVER
