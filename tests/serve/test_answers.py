@@ -296,8 +296,9 @@ def test_the_real_openai_client_talks_to_the_real_model(state):
         assert said[0] == said[1] and usage["audio_handles"]["hits"] and not usage["audio_handles"]["misses"]
         assert usage["prompt_tokens_details"]["cached_tokens"] > 0
         text = httpx.get(f"{url}/metrics").text
-        hits = next(line for line in text.splitlines() if line.startswith("ossicle_handles_hits_total"))
-        assert float(hits.split()[1]) > 0 and json.dumps(said[0]) not in text
+        told = dict(line.split() for line in text.splitlines() if line.startswith("ossicle_handles_"))
+        assert float(told["ossicle_handles_hits_total"]) > 0 < float(told["ossicle_handles_saved_seconds_total"])
+        assert usage["audio_handles"]["saved_ms"] > 0 and json.dumps(said[0]) not in text
 
 
 def test_pictures_show_where_it_listened():
