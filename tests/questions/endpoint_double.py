@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-MODES = ("fine", "fine", "fine", "fine", "error", "limit", "stall", "cut", "garbage", "prose", "half")
+MODES = ("fine",) * 12 + ("error", "limit", "stall", "cut", "garbage", "prose", "half")
 
 
 class Double(ThreadingHTTPServer):

@@ -24,7 +24,7 @@ from questions.endpoint_double import Double
 
 
 def settings(url: str) -> EndpointConfig:
-    return EndpointConfig(url=url, model="double", timeout_s=1.5, tries=12, first_wait_s=0.01, at_once=16)
+    return EndpointConfig(url=url, model="double", timeout_s=3.0, tries=12, first_wait_s=0.01, at_once=4)
 
 
 def clips(count: int) -> list[Clip]:
@@ -52,7 +52,7 @@ def outcome_is_whole(folder: Path, url: str, count: int) -> Store:
 
 def serve(calls, port) -> None:
     """Run the double, and keep its count where others can see it."""
-    with Double(stall_s=2.0) as server:
+    with Double(stall_s=3.5) as server:
         port.value = server.server_address[1]
         while True:
             calls.value = server.calls
