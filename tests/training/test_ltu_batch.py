@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -237,3 +239,33 @@ def test_disturbed_or_trained_encoders_refuse_features(tmp_path, tokenizer):
     context.data.sources[0].config = SimpleNamespace(features="feat")
     with pytest.raises(ConfigError, match="trains, but source 'x' has features"):
         build_objective(context.stage, context)
+
+
+def test_a_tagger_learns_from_features(tmp_path, tokenizer):
+    rows = []
+    for number, tags in enumerate(["Rain", "Rain; Wind"]):
+        path = tmp_path / f"{number}.npz"
+        np.savez_compressed(path, np.random.default_rng(number).normal(size=(3, 25, 16)).astype(np.float32))
+        rows.append(replace(question("a", tags, [FeatureFile(path=path)]), label=tags))
+    context = objective(tmp_path, tokenizer, rows).context
+    context.data.sources = [Listed(rows)]
+    stage = context.stage.model_copy(update={"objective": {"kind": "tagging", "stream": "audio", "mixup": 0.0}})
+    made = build_objective(stage, replace(context, stage=stage))
+    batch = made.batch(0)
+    assert batch.tokens.values.shape == (2, 25, 48)
+    made.loss(batch).total.backward()
+    assert context.model.streams["audio"].connector.layer_tr.mlp[0].weight.grad.abs().sum() > 0
+
+
+class Listed(list):
+    """Samples as a source."""
+
+    def sample(self, index):
+        return self[index]
+
+
+def test_compat_is_for_prepended_audio(tmp_path):
+    from tiny_recipe import tiny
+
+    with pytest.raises(ConfigError, match="stream 'sound' is not prepended"):
+        tiny(tmp_path, "stages.0.compat=ltu")

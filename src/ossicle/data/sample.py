@@ -100,7 +100,9 @@ class FeatureFile:
         Raises:
             AudioError: Always.
         """
-        raise AudioError(f"{self.path}: holds features, not sound; only frozen encoders and next_token can use it")
+        raise AudioError(
+            f"{self.path}: holds features, not sound; only next_token and tagging on a frozen encoder take it"
+        )
 
     def read(self) -> np.ndarray:
         """Return (layers, tokens, width) float32.

@@ -345,6 +345,12 @@ def check_parts(recipe: Recipe, document: Document) -> None:
             if pattern not in PARTS and near:
                 where = document.place((*at, "train", place))
                 raise ConfigError(f"{where}: '{pattern}' is no part of a model; did you mean '{near[0]}'?")
+        beside = [s.name for s in recipe.model.streams if s.integration.get("kind") != "prepend"]
+        if stage.compat == "ltu" and beside:
+            raise ConfigError(
+                f"{document.place((*at, 'compat'))}: compat: ltu is for prepended audio, but stream '{beside[0]}' "
+                "is not prepended; set integration: {kind: prepend}, or take compat out"
+            )
         names = [other.name for other in recipe.stages[:number]]
         if stage.name in names:
             raise ConfigError(f"{document.place((*at, 'name'))}: two stages are called '{stage.name}'")

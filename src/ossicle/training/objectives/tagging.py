@@ -20,7 +20,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ossicle.data.sample import Sample, waveform
+from ossicle.data.collate import Collator
+from ossicle.data.sample import Audio, FeatureFile, Sample, waveform
 from ossicle.errors import ConfigError, DataError
 from ossicle.processor import as_samples
 from ossicle.training.objectives.base import Objective, ObjectiveConfig, StageContext, StepLoss
@@ -125,12 +126,10 @@ class Tagging(Objective):
         rng = self.context.generator(step)
         drawn = rng.choice(len(self.rows), self.context.stage.micro, p=self.chances)
         samples = [self.context.data.sources[self.rows[row][0]].sample(self.rows[row][1]) for row in drawn]
-        waves = [torch.from_numpy(as_samples(waveform(sample.audios[0]), 0)) for sample in samples]
-        audio = nn.utils.rnn.pad_sequence(waves, batch_first=True).to(self.context.device)
-        tokens = self._tokens(audio, [len(wave) for wave in waves])
+        tokens = self._heard([sample.audios[0] for sample in samples])
         there = torch.tensor([[tag in self.rows[row][2] for tag in self.tags] for row in drawn], dtype=torch.float32)
         targets = there * (1 - self.config.label_smoothing) + self.config.label_smoothing / 2
-        values, targets = self._mixed(self._masked(tokens.values, rng), targets.to(audio.device), rng)
+        values, targets = self._mixed(self._masked(tokens.values, rng), targets.to(tokens.values.device), rng)
         return TagBatch(tokens=tokens.with_values(values), targets=targets, ids=[sample.id for sample in samples])
 
     def loss(self, batch: TagBatch) -> StepLoss:
@@ -157,6 +156,19 @@ class Tagging(Objective):
                 for name, parameter in self._learning().items():
                     parameter.copy_(self.get_buffer(f"average_{name}"))
         return {"tags": float(len(self.tags)), "averaged_steps": float(self.averaged)}
+
+    def _heard(self, audios: list[Audio]) -> AudioTokens:
+        """Return the encoder's tokens of clips, or those that files bring."""
+        device = self.context.device
+        files = [audio for audio in audios if isinstance(audio, FeatureFile)]
+        if files and len(files) == len(audios):
+            kept = [Collator(self.context.processor).features(file) for file in files]
+            values = torch.stack([features.values[self.config.stream] for features in kept]).to(device)
+            valid = torch.ones(values.shape[:2], dtype=torch.bool, device=device)
+            return AudioTokens(values=values, valid=valid, rate_hz=kept[0].rates_hz[self.config.stream])
+        waves = [torch.from_numpy(as_samples(waveform(audio), 0)) for audio in audios]
+        padded = nn.utils.rnn.pad_sequence(waves, batch_first=True).to(device)
+        return self._tokens(padded, [len(wave) for wave in waves])
 
     @torch.no_grad()
     def _tokens(self, audio: Tensor, lengths: list[int]) -> AudioTokens:
