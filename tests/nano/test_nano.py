@@ -49,14 +49,20 @@ def test_it_answers_in_words_and_two_questions_differ() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="nano of 1900 steps names other sounds over a quiet minute; see docs/log.md", strict=False)
-def test_it_hears_the_one_event_near_the_end_of_a_long_clip() -> None:
+@pytest.mark.parametrize(
+    "noise",
+    [
+        pytest.param(0.0, id="silence"),
+        pytest.param(0.001, id="noise", marks=pytest.mark.xfail(reason="missed so far, see docs/log.md", strict=False)),
+    ],
+)
+def test_it_hears_the_one_event_near_the_end_of_a_long_clip(noise: float) -> None:
     from ossicle.world.sounds import SOURCES
 
-    samples = 0.001 * np.random.default_rng(0).standard_normal(65 * 16_000).astype(np.float32)
-    siren = SOURCES["siren"].render({}, 2.0)
-    samples[63 * 16_000 : 65 * 16_000] += 0.3 * siren
-    answer = load("nano", device="cpu").answer([(Waveform(samples=samples), "What do you hear?")])[0]
+    samples = noise * np.random.default_rng(0).standard_normal(65 * 16_000).astype(np.float32)
+    samples[63 * 16_000 : 65 * 16_000] += 0.3 * SOURCES["siren"].render({}, 2.0)
+    clip = Waveform(samples=samples.astype(np.float32))
+    answer = load("nano", device="cpu").answer([(clip, "What do you hear?")])[0]
     assert "siren" in answer.text.lower()
 
 
