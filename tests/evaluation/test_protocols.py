@@ -205,7 +205,7 @@ def test_curves_have_bins_of_enough_clips_and_manifests_may_say_the_snr(tmp_path
     write_set(tmp_path / "esc10", rows)
     setting = Setting(suite="esc10", root=tmp_path)
     page = Path(run_suite(setting, Deaf(), out=tmp_path / "o", model=MODEL, report=True)["report"]).read_text()
-    inside = page.split("by SNR, dB")[1].split("</details>")[0]
+    inside = page.split("<summary>by SNR, dB")[1].split("</details>")[0]
     counts = [int(cells.split("<td>")[-1].split("<")[0]) for cells in inside.split("<tr>")[2:]]
     assert sum(counts) == 40
     assert min(counts) >= LEAST_IN_BIN
