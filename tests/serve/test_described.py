@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
 
 schemathesis = pytest.importorskip("schemathesis")
 KEY = {"Authorization": "Bearer right"}
 CHECKS = ("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance")
 MODES = schemathesis.GenerationMode
+
+
+@schemathesis.serializer("audio/pcm", "audio/*")
+def as_bytes(context, value):
+    """What a piece of a live stream is sent as."""
+    return value if isinstance(value, bytes) else str(value).encode(errors="replace")
 
 
 def tried(client, examples):
@@ -28,7 +37,8 @@ def tried(client, examples):
                 count += 1
                 case.call_and_validate(headers=KEY, checks=checks, timeout=30)
 
-            one()
+            with contextlib.suppress(Unsatisfiable):  # an operation without a body or a range has no wrong request
+                one()
     return count
 
 
