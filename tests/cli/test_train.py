@@ -9,48 +9,14 @@ import pytest
 import yaml
 
 from ossicle.cli import app
-
-RECIPE = {
-    "name": "cli",
-    "model": {
-        "language_model": {
-            "architecture": {
-                "model_type": "llama",
-                "hidden_size": 32,
-                "intermediate_size": 48,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "num_key_value_heads": 2,
-            }
-        },
-        "tokenizer": {"kind": "bpe", "vocab_size": 320},
-        "streams": [
-            {
-                "name": "sound",
-                "encoder": {"kind": "cnn", "channels": [4, 4, 4, 4], "dim": 16, "depth": 1, "heads": 2, "num_mels": 16},
-                "integration": {"kind": "attend"},
-            }
-        ],
-    },
-    "data": {"sounds": {"kind": "world_sounds", "samples": 8, "clip_s": 0.3}},
-    "stages": [
-        {
-            "name": "all",
-            "train": ["connector"],
-            "mix": [{"source": "sounds"}],
-            "learning_rate": 1e-3,
-            "batch_size": 2,
-            "steps": 2,
-        }
-    ],
-}
+from smallest_recipe import SMALLEST
 
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "cli.yaml"
-    path.write_text(yaml.safe_dump(RECIPE, sort_keys=False), encoding="utf-8")
+    path.write_text(yaml.safe_dump({**SMALLEST, "name": "cli"}, sort_keys=False), encoding="utf-8")
     return path
 
 

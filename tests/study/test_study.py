@@ -17,41 +17,8 @@ from ossicle.study.held_out import root_of
 from ossicle.study.plan import Claim, StudyConfig, data_mark, jobs_of, load_study, shipped, unfold
 from ossicle.study.run import Plan, run_study
 from ossicle.training.recipe import load
+from smallest_recipe import SMALLEST
 
-RECIPE: dict[str, Any] = {
-    "name": "tiny",
-    "model": {
-        "language_model": {
-            "architecture": {
-                "model_type": "llama",
-                "hidden_size": 32,
-                "intermediate_size": 48,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "num_key_value_heads": 2,
-            }
-        },
-        "tokenizer": {"kind": "bpe", "vocab_size": 320},
-        "streams": [
-            {
-                "name": "sound",
-                "encoder": {"kind": "cnn", "channels": [4, 4, 4, 4], "dim": 16, "depth": 1, "heads": 2, "num_mels": 16},
-                "integration": {"kind": "prepend"},
-            }
-        ],
-    },
-    "data": {"sounds": {"kind": "world_sounds", "samples": 8, "clip_s": 0.3}},
-    "stages": [
-        {
-            "name": "all",
-            "train": ["connector"],
-            "mix": [{"source": "sounds"}],
-            "learning_rate": 1e-3,
-            "batch_size": 2,
-            "steps": 2,
-        }
-    ],
-}
 STUDY: dict[str, Any] = {
     "name": "small",
     "recipe": "tiny.yaml",
@@ -65,7 +32,7 @@ STUDY: dict[str, Any] = {
 
 
 def study(folder: Path, **changes: Any) -> Path:
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(RECIPE), encoding="utf-8")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(SMALLEST), encoding="utf-8")
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump({**STUDY, **changes}, sort_keys=False), encoding="utf-8")
     return path
