@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from smallest_recipe import SMALLEST
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "cli.yaml"
-    path.write_text(yaml.safe_dump({**SMALLEST, "name": "cli"}, sort_keys=False), encoding="utf-8")
+    made = copy.deepcopy({**SMALLEST, "name": "cli"})
+    made["model"]["streams"][0]["integration"]["kind"] = "attend"
+    path.write_text(yaml.safe_dump(made, sort_keys=False), encoding="utf-8")
     return path
 
 
