@@ -73,7 +73,7 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     own = torch.device("cuda", local) if device.type == "cuda" else device
     if own.type == "cuda":
         torch.cuda.set_device(own)
-    distributed.init_process_group("nccl" if own.type == "cuda" else "gloo")
+    _meet("nccl" if own.type == "cuda" else "gloo")
     try:
         yield own
     except RuntimeError as error:
@@ -85,6 +85,20 @@ def joined(device: torch.device) -> Iterator[torch.device]:
         ) from None
     finally:
         distributed.destroy_process_group()
+
+
+def _meet(backend: str) -> None:
+    """Join the group; after a restart under names of its own.
+
+    torchrun keeps its store over a restart, and in it the addresses of the processes that have ended: without other
+    names a process may try to reach one of those.
+    """
+    if not restarted():
+        distributed.init_process_group(backend)
+        return
+    store, number, count = next(distributed.rendezvous("env://"))
+    names = distributed.PrefixStore(f"try {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    distributed.init_process_group(backend, store=names, rank=number, world_size=count)
 
 
 def _lost(error: RuntimeError) -> bool:
