@@ -9,13 +9,13 @@ A recording that cannot be used is skipped, counted by reason and reported; noth
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ossicle.audio.io import SUFFIXES, load_audio
+from ossicle.data.rows import read_rows
 from ossicle.errors import AudioError, DataError
 
 TABLES = ("manifest.jsonl", "metadata.jsonl", "metadata.csv", "manifest.csv")
@@ -120,13 +120,12 @@ def _table_rows(path: Path) -> list[dict[str, Any]]:
         DataError: Not readable, or columns missing.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".csv":
+            rows: list[dict[str, Any]] = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+        else:
+            rows = list(read_rows(path, "an object with 'path' and 'label'"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); expected a CSV or JSONL table in UTF-8") from None
-    if path.suffix == ".csv":
-        rows: list[dict[str, Any]] = list(csv.DictReader(text.splitlines()))
-    else:
-        rows = [_object(path, number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     columns = {str(column) for row in rows for column in row}
     if "path" not in columns or not columns & set(WHAT):
         have = ", ".join(sorted(columns)) or "nothing"
@@ -134,16 +133,6 @@ def _table_rows(path: Path) -> list[dict[str, Any]]:
     if "answer" in columns and "question" not in columns:
         raise DataError(f"{path}: has a column 'answer' without 'question'; expected both")
     return rows
-
-
-def _object(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{number}: not JSON ({error.msg}); expected one object per line") from None
-    if not isinstance(row, dict):
-        raise DataError(f"{path}:{number}: expected an object with 'path' and 'label'")
-    return row
 
 
 def _take(row: dict[str, Any], root: Path, recordings: Recordings) -> None:

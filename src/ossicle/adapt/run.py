@@ -22,6 +22,7 @@ from ossicle.adapt.folder import Recording, Recordings, read_recordings
 from ossicle.adapt.probe import pooled_features, probe_answers
 from ossicle.adapt.split import split_by_group
 from ossicle.audio.io import SUFFIXES, load_audio
+from ossicle.data.rows import write_rows
 from ossicle.errors import DataError
 from ossicle.evaluation.builders import build
 from ossicle.evaluation.card import write_card
@@ -120,8 +121,8 @@ def _adapt_in(
     audio.mkdir()
     others = _other_recordings(plan)
     replay = samples.replay_samples(old, train, audio, others=others, count=plan.replay_sounds, seed=plan.seed)
-    samples.write_rows(audio / "replay.jsonl", replay)
-    samples.write_rows(audio / "own.jsonl", samples.own_samples(train, audio, seed=plan.seed))
+    write_rows(audio / "replay.jsonl", replay)
+    write_rows(audio / "own.jsonl", samples.own_samples(train, audio, seed=plan.seed))
     probe = _probe(old, train, test, plan.seed)
     del old
     losses = train_model(plan, work, tell)
@@ -232,7 +233,7 @@ def _score(
     """Return the result on the test recordings, with controls and one line per label; the card goes to the model."""
     spec = task_of(train, work)
     rows = [{"path": str(r.path), "duration_s": r.duration_s, "group": r.group, **_told(r)} for r in test]
-    samples.write_rows(work / "test.jsonl", rows)
+    write_rows(work / "test.jsonl", rows)
     setting = Setting(suite=TASK, root=work, seed=plan.seed)
     result = run_suite(setting, engine, out=work / "scored", model={"name": plan.out.name}, specs=[spec])
     report, card = read_result(result, TASK)

@@ -10,7 +10,6 @@ Source: learning without forgetting, Li & Hoiem 2016; our choice.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -189,8 +188,3 @@ def write(path: Path, samples: np.ndarray) -> None:
         soundfile.write(path, np.clip(samples, -1, 1), SAMPLE_RATE_HZ, subtype="PCM_16")
     except soundfile.LibsndfileError as error:
         raise OSError(28, f"cannot be written ({error})", str(path)) from None
-
-
-def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write one JSON object a line."""
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

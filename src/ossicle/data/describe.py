@@ -4,8 +4,8 @@
     transcript, duration ──► words_per_s
     facts of a set ──► four cut points per fact (20, 40, 60, 80 %) ──► "very low" … "very high", saved with the set
 
-Finished clips are kept in a store, so that a stopped run goes on. Source: FIDELITY §3.7 for which facts the questions
-need; the cut points of pitch, volume and speed are not published, so ours are the set's own fifths.
+Finished clips are kept in a store, so that a stopped run goes on. Source: LTU-AS (arXiv 2309.14405, official code) for
+which facts questions need; its cut points of pitch, volume and speed are not published: ours are the set's own fifths.
 """
 
 from __future__ import annotations

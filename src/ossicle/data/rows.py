@@ -78,24 +78,26 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     return count
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file.
+def read_rows(path: Path, expected: str = "an object") -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file; `expected` says in messages what a row is.
 
     Raises:
         DataError: It is not there, or a line is no JSON object (with its number).
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected one JSON object per line")
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8-sig"))
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}:{number}: not UTF-8 text ({error.reason}); expected JSON lines") from None
             except json.JSONDecodeError as error:
                 raise DataError(f"{path}:{number}: not JSON ({error.msg}); expected one object per line") from None
             if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: is {type(row).__name__}, expected an object")
+                raise DataError(f"{path}:{number}: is {type(row).__name__}, expected {expected}")
             yield row
 
 

@@ -5,7 +5,8 @@
                                           pairs ◄─ schema ◄─ reply ◄─ endpoint (n at once) ◄┘
                                                       └─ bad: one attempt to repair, then rejected
 
-A stopped or killed run goes on with the units that are left. Source: FIDELITY §3.7 (AIG); resuming is our choice.
+A stopped or killed run goes on with the units that are left. Source: audio instruction generation of LTU
+(arXiv 2305.10790); resuming is our choice.
 """
 
 from __future__ import annotations

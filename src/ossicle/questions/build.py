@@ -4,7 +4,7 @@
                               └───► open ──┴─► filter ─► mix ─► shards · data card
     OUT/steps.json: step ─► hash(settings, what it read)            the same hash: the step is not run again
 
-Source: our choice; recipe `openasqa` mirrors the composition table of LTU-AS (FIDELITY §3.6).
+Source: our choice; recipe `openasqa` mirrors the composition table of LTU-AS (arXiv 2309.14405).
 """
 
 from __future__ import annotations

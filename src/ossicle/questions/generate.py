@@ -2,7 +2,7 @@
 
     random numbers of a clip = hash(seed, clip)      row id = hash(clip, task, turn, wordings, seed)
 
-Source: FIDELITY §3.7: half of LTU's closed questions begin "Closed-ended question: ", at random; in LTU-AS the
+Source: LTU, official code: half of its closed questions begin "Closed-ended question: ", at random; in LTU-AS the
 transcript stands beside every question (here the turn's `transcript`, in paper mode).
 """
 

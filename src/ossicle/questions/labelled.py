@@ -3,7 +3,8 @@
     clip, facts of the set, random numbers ──► Asked, or None where the clip does not support the task
 
 Two styles of answer: plain, and the shapes that LTU-AS's scorers look for ("Label(s): a; b", "Spoken text: …", the age
-as last word). Source: FIDELITY §3.7; which tasks there are is issue and paper, the wordings of answers are ours.
+as last word). Source: LTU and LTU-AS (official code) for the shapes; the tasks beyond theirs, and all
+wordings, are our choice.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 - An answer is dropped when it holds one of 27 phrases anywhere, of which 21 decide: no word boundaries, so that
   "noise enough to wake" goes and "insufficient" stays.
 
-Source: FIDELITY §3.7 and §6; checked against what the official code computed.
+Source: LTU and LTU-AS, official code; checked against what it computed.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     clip ─► which prompt fits (sound, speech, emotion, opinion, speaker, music, joint) ─► lines of facts ─► messages
 
-Source: FIDELITY §3.7 for the facts and the number of pairs of each prompt; the wording is ours. In paper mode pitch is
-said as the official builders say it, and what they refuse is refused.
+Source: LTU and LTU-AS (official code) for the facts and the number of pairs of each; the wording is ours. In paper mode
+pitch is said as the official builders say it, and what they refuse is refused.
 """
 
 from __future__ import annotations

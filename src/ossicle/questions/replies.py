@@ -3,7 +3,7 @@
     {"pairs": [{"q": "…", "a": "…"}, …]}  ──schema──► pairs, or a sentence that says what is wrong
 
 The official ones (`paper_*`) delete newlines, take the shortest {…} spans and differ by generator in what a bad span
-loses. Source: LTU and LTU-AS data generation, by their behaviour (FIDELITY §6).
+loses. Source: LTU and LTU-AS data generation, as the official code behaves.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     webdataset   shard.tar: KEY.wav|flac|… beside KEY.json and KEY.txt
 
 Recordings inside parquet and shards are unpacked once, to `audio/` beside the clips' file (option `unpack`).
-Source: CONVENTIONS of the three projects' own documentation; ours is the naming.
+Source: the documentation of each of the three projects; the naming is ours.
 """
 
 from __future__ import annotations
