@@ -43,4 +43,4 @@ def command(
         dry=dry,
     )
     result = run_study(plan, output.note)
-    output.emit(result, json=json, text="" if dry else text_of(result))
+    output.emit(result, json=json, text=result["text"] if dry else text_of(result))

@@ -10,6 +10,7 @@ which facts questions need; its cut points of pitch, volume and speed are not pu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -117,7 +118,7 @@ def _one(clip: Clip, loudness: bool) -> tuple[dict[str, float], str]:
     except MissingExtraError:
         raise
     except AudioError as error:
-        return {}, str(error).replace(str(clip.path), "").split(";")[0].strip(" :")[:80] or "cannot be read"
+        return {}, re.split(r" \(|;", str(error).replace(str(clip.path), ""))[0].strip(" :")[:80] or "cannot be read"
 
 
 def fit_levels(clips: Sequence[Clip]) -> dict[str, list[float]]:

@@ -74,10 +74,12 @@ def run_study(plan: Plan, tell: Callable[[str], None]) -> dict[str, Any]:
         jobs = [replace(job, loaded=cut(job.loaded)) for job in jobs]
         measure = measure.model_copy(update={"limit": SMALL_LIMIT, "root": None, "suite": "world"})
     settled = budget.settle(jobs, study.budget)
-    tell(f"budget by {study.budget.by}:\n{budget.budget_text(settled)}")
+    told = f"budget by {study.budget.by}:\n{budget.budget_text(settled)}"
     if plan.dry:
         costs = {job.row.name: {"cost": cost} for job, cost in settled}
-        return {"rows": [], "tests": [], "claims": [], "unfinished": list(costs), "report": None, "budget": costs}
+        empty = {"rows": [], "tests": [], "claims": [], "unfinished": list(costs), "report": None}
+        return {**empty, "budget": costs, "text": told}
+    tell(told)
     out = plan.out or Path("studies") / (study.name + ("-shrunk" if plan.shrink else ""))
     _claim(out, study)
     rows = Rows(out / "rows.jsonl")
