@@ -8,6 +8,7 @@ Source: our choice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -23,6 +24,8 @@ logger = logging.getLogger("ossicle.serve.requests")
 KEYLESS = frozenset({"/health", "/ready", "/openapi.json", "/docs"})
 GUARDED = ("/v1", "/metrics")
 ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
+DROP_S = 2.0
+"""So long the rest of a body that is too large is taken in and dropped, before the answer."""
 
 
 class Gate:
@@ -119,6 +122,14 @@ class _Call:
             f"the request is larger than {self.limits.body_bytes:,} bytes", status=413, code="request_too_large"
         )
 
+    async def drop_rest(self) -> None:
+        """Drop what is still coming: on a connection closed over unread bytes, a sending client loses the answer."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DROP_S):
+                while not self.whole:
+                    event = await self._receive()
+                    self.whole = event["type"] != "http.request" or not event.get("more_body", False)
+
     async def send(self, message: dict[str, Any]) -> None:
         """Send, with the request's id beside it."""
         if message["type"] == "http.response.start":
@@ -131,6 +142,8 @@ class _Call:
         """Answer with an error, unless an answer has begun."""
         if self.status:
             return
+        if error.status == 413:
+            await self.drop_rest()
         body = json.dumps(error.body()).encode()
         headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
         packed = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
