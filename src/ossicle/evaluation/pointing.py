@@ -5,7 +5,7 @@
 Fresh scenes of one event in noise, of the sound world and of real recordings laid at known times. Each is asked what is
 heard, whether the sound is there, and whether another is, which is not; each answer's attention and occlusion point.
 A second lies in the event when they share at least half of the shorter one; chance is the share of seconds that do.
-A model may answer the question about the absent sound with what it hears instead ("No, there is a bell"), and then
+A model may answer the question about the absent sound with what it hears instead ("A bell: no."), and then
 points there rightly: so that question is also scored on its first word alone.
 
 Source: pointing game (Zhang et al., arXiv 1608.00507), on time instead of image patches; the numbers are our choice.
