@@ -8,6 +8,8 @@ passed as samples; front ends live in the encoders.
 
 from __future__ import annotations
 
+import ossicle.deferred  # noqa: F401  # isort: skip  (before transformers, which then imports less)
+
 from collections.abc import Sequence
 from typing import Any, Literal
 
