@@ -5,7 +5,8 @@
     candidates = deepest dips of d', at the bottom of the parabola through three points; and "unvoiced"
     path: candidate cost + jump cost · |log₂(f_t / f_{t−1})| + cost of a change between voiced and unvoiced
 
-- d comes from one FFT correlation per frame and running sums of squares.
+- d comes from one FFT correlation per frame and running sums of squares over a block of frames.
+- The path is found in segments side by side: the cheapest way from each state to each, then segment after segment.
 - "Unvoiced" costs more the louder the frame is relative to the clip's peak.
 
 Source: de Cheveigné and Kawahara 2002, eqs. 6 to 8, for d'; Boersma 1993 for the path, its costs, and voicing by level.
@@ -13,7 +14,9 @@ Source: de Cheveigné and Kawahara 2002, eqs. 6 to 8, for d'; Boersma 1993 for t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import soxr
@@ -29,7 +32,8 @@ CHANGE_COST = 0.14
 MAX_PEAK_BELOW_DB = -70.0
 SAMPLES_PER_PERIOD = 12
 """At the highest pitch, so that the parabola finds the period within 1 %."""
-FRAMES_AT_ONCE = 512
+FRAMES_AT_ONCE = 256
+"""Few enough that what is computed of them stays in the processor's cache."""
 IMPOSSIBLE = 1e6
 
 
@@ -70,12 +74,12 @@ def track_pitch(
     length, hop = window + longest + 1, round(HOP_S * rate_hz)
     parts = []
     if len(samples) >= length:
-        frames = np.lib.stride_tricks.sliding_window_view(samples, length)[::hop]
         loudest = max(float(np.abs(samples).max()), 10 ** (MAX_PEAK_BELOW_DB / 20))
-        for first in range(0, len(frames), FRAMES_AT_ONCE):
-            some = frames[first : first + FRAMES_AT_ONCE]
-            curve = normalised_difference(some, window, longest)
-            parts.append(_candidates(curve, shortest, np.abs(some).max(1) / loudest))
+        for first in range(0, len(samples) - length + 1, FRAMES_AT_ONCE * hop):
+            some = samples[first : first + (FRAMES_AT_ONCE - 1) * hop + length]
+            peaks = np.lib.stride_tricks.sliding_window_view(np.abs(some), length)[::hop].max(1)
+            curve = normalised_difference(some, hop, window, longest)
+            parts.append(_candidates(curve, shortest, peaks / loudest))
     costs, octaves = (
         (np.concatenate([part[i] for part in parts]) for i in range(2)) if parts else (np.zeros((0, 1)),) * 2
     )
@@ -86,27 +90,38 @@ def track_pitch(
     return PitchTrack(f0_hz=f0_hz, voiced=voiced, hop_s=hop / rate_hz, start_s=length / 2 / rate_hz)
 
 
-def normalised_difference(frames: np.ndarray, window: int, longest: int) -> np.ndarray:
+def normalised_difference(samples: np.ndarray, hop: int, window: int, longest: int) -> np.ndarray:
     """Return (T, longest + 1) d'(τ) of each frame for τ = 0 … longest.
 
     Args:
-        frames: (T, window + longest + 1) samples.
-        window: Samples that are summed over.
+        samples: (S,) of all frames; the last one ends at or before its end.
+        hop: Samples from one frame to the next.
+        window: Samples that are summed over; a frame is `window + longest + 1` samples long.
         longest: Largest τ.
     """
-    size = 1 << (frames.shape[1] - 1).bit_length()
+    view = np.lib.stride_tricks.sliding_window_view
+    frames = view(samples, window + longest + 1)[::hop, :-1]
+    size = _fast_size(window + longest)
     spectrum = np.fft.rfft(frames, size)
     spectrum *= np.conj(np.fft.rfft(frames[:, :window], size))
     correlation = np.fft.irfft(spectrum, size)[:, 1 : longest + 1]
-    energy = np.cumsum(frames.astype(np.float64) ** 2, axis=1)
-    difference = energy[:, window : window + longest] - energy[:, :longest]
-    difference += energy[:, window - 1 : window]
-    difference -= 2 * correlation
+    sums = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
+    energy = view((sums[window:] - sums[:-window]).astype(samples.dtype), longest + 1)[::hop][: len(frames)]
+    difference = energy[:, 1:] - 2 * correlation
+    difference += energy[:, :1]
     np.maximum(difference, 0, out=difference)
-    mean = np.cumsum(difference, axis=1) / np.arange(1, longest + 1)
-    curve = np.ones((len(frames), longest + 1))
+    mean = np.cumsum(difference, axis=1)
+    mean /= np.arange(1, longest + 1, dtype=mean.dtype)
+    curve = np.ones((len(frames), longest + 1), difference.dtype)
     np.divide(difference, mean, out=curve[:, 1:], where=mean > 0)
     return curve
+
+
+@lru_cache(maxsize=16)
+def _fast_size(least: int) -> int:
+    """Return the smallest length 2^a · 3^b · 5^c of at least `least`, whose Fourier transform is quick."""
+    powers = [3**b * 5**c for b in range(9) for c in range(6)]
+    return min(power << max(0, (-(-least // power) - 1).bit_length()) for power in powers)
 
 
 def cheapest_path(costs: np.ndarray, octaves: np.ndarray) -> np.ndarray:
@@ -118,20 +133,44 @@ def cheapest_path(costs: np.ndarray, octaves: np.ndarray) -> np.ndarray:
     """
     if not len(costs):
         return np.zeros(0, np.int64)
-    moves = JUMP_COST * np.abs(octaves[1:, None, :] - octaves[:-1, :, None])
-    moves[:, 0, :] = moves[:, :, 0] = CHANGE_COST
-    moves[:, 0, 0] = 0
-    back = np.zeros(costs.shape, np.intp)
-    best = costs[0]
-    for t, move in enumerate(moves, start=1):
-        total = np.add(move, best[:, None], out=move)
-        total.argmin(0, out=back[t])
-        best = np.minimum.reduce(total, 0) + costs[t]
-    choice = np.empty(len(costs), np.int64)
-    choice[-1] = best.argmin()
-    for t in range(len(costs) - 1, 0, -1):
-        choice[t - 1] = back[t, choice[t]]
-    return choice
+    steps, states = len(costs) - 1, costs.shape[1]
+    length = max(1, math.isqrt(steps))
+    segments = -(-steps // length)
+    moves = np.full((segments * length, states, states), np.inf)
+    moves[:, range(states), range(states)] = 0  # steps behind the last frame change nothing
+    moves[:steps] = JUMP_COST * np.abs(octaves[1:, None, :] - octaves[:-1, :, None])
+    moves[:steps, 0, :] = moves[:steps, :, 0] = CHANGE_COST
+    moves[:steps, 0, 0] = 0
+    moves[:steps] += costs[1:, None, :]
+    moves = np.ascontiguousarray(moves.reshape(segments, length, states, states).transpose(1, 3, 2, 0))
+    # best[i, k, s]: from state i before segment s to state k; back[l, i, k, s]: the state before k in step l
+    best = np.where(np.eye(states, dtype=bool)[:, :, None], 0, np.full(segments, np.inf))
+    back = np.empty((length, states, states, segments), np.int8)
+    for step, move in enumerate(moves):  # (to, from, segment)
+        total = best[:, None] + move  # (start, to, from, segment)
+        best = total.min(2)
+        back[step] = (total == best[:, :, None]).argmax(2)
+    return _walk_back(costs[0], best, back)[: steps + 1]
+
+
+def _walk_back(start: np.ndarray, best: np.ndarray, back: np.ndarray) -> np.ndarray:
+    """Return the states of the cheapest path: those between segments one by one, those inside side by side."""
+    length, states, _, segments = back.shape
+    entries = np.empty((segments, states), np.int64)
+    for segment in range(segments):
+        total = start[:, None] + best[:, :, segment]
+        entries[segment] = total.argmin(0)
+        start = total.min(0)
+    between = np.empty(segments + 1, np.int64)
+    between[-1] = start.argmin()
+    for segment in range(segments - 1, -1, -1):
+        between[segment] = entries[segment, between[segment + 1]]
+    inside = np.empty((segments, length), np.int64)
+    state, each = between[1:], np.arange(segments)
+    for step in range(length - 1, -1, -1):
+        inside[:, step] = state
+        state = back[step, between[:-1], state, each]
+    return np.concatenate([between[:1], inside.ravel()])
 
 
 def _slower(samples: np.ndarray, rate_hz: int, ceiling_hz: float) -> tuple[np.ndarray, int]:
@@ -152,9 +191,12 @@ def _candidates(curve: np.ndarray, shortest: int, loudness: np.ndarray) -> tuple
     middle = curve[:, shortest:-1]
     is_dip = (middle <= curve[:, shortest - 1 : -2]) & (middle < curve[:, shortest + 1 :])
     lags = np.arange(shortest, curve.shape[1] - 1)
-    ranked = np.where(is_dip, middle + OCTAVE_COST * np.log2(lags), IMPOSSIBLE)
-    index = np.argpartition(ranked, NUM_CANDIDATES, axis=1)[:, :NUM_CANDIDATES]
+    ranked = np.where(is_dip, middle + (OCTAVE_COST * np.log2(lags)).astype(curve.dtype), curve.dtype.type(IMPOSSIBLE))
     rows = np.arange(len(curve))[:, None]
+    index = np.empty((len(curve), NUM_CANDIDATES), np.intp)
+    for number in range(NUM_CANDIDATES):  # a few times the deepest is quicker than one partition
+        index[:, number] = ranked.argmin(1)
+        ranked[rows[:, 0], index[:, number]] = np.inf
     real = is_dip[rows, index]
     index += shortest
     before, here, after = (curve[rows, index + step] for step in (-1, 0, 1))
