@@ -39,12 +39,40 @@ def next_token_loss(logits: Tensor, labels: Tensor, count: Tensor | int | None =
 
 def summed_loss(logits: Tensor, targets: Tensor, count: Tensor | int | None, routing: Tensor | float = 0.0) -> Tensor:
     """Return the loss of targets (n,) under logits (n, V), with a mixture's routing loss added per label token."""
-    total = nn.functional.cross_entropy(logits.float(), targets, reduction="sum") + len(targets) * routing
+    total = _summed(logits, targets, None) + len(targets) * routing
     return total / (max(1, len(targets)) if count is None else count)
 
 
+def labelled_loss(
+    head: Any,
+    hidden: Tensor,
+    labels: Tensor,
+    count: Tensor | int | None,
+    routing: Tensor | float = 0.0,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Return the loss of labels (B, L) under states (B, L, D); logits are made only where a label is.
+
+    Args:
+        head: As in `head_loss`.
+        hidden: The decoder's last states.
+        labels: -100 = no loss.
+        count: As in `next_token_loss`.
+        routing: As in `head_loss`.
+        weights: (B, L) factor of each label's loss; None = 1.
+    """
+    labelled = labels[:, 1:] != IGNORE
+    weights = None if weights is None else weights[:, 1:][labelled]
+    return head_loss(head, hidden[:, :-1][labelled], labels[:, 1:][labelled], count, routing, weights)
+
+
 def head_loss(
-    head: nn.Module, hidden: Tensor, targets: Tensor, count: Tensor | int | None, routing: Tensor | float = 0.0
+    head: nn.Module,
+    hidden: Tensor,
+    targets: Tensor,
+    count: Tensor | int | None,
+    routing: Tensor | float = 0.0,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Return `summed_loss` of the logits that a head makes of hidden states, without making them all at once.
 
@@ -54,30 +82,45 @@ def head_loss(
         targets: (n,) labels.
         count: As in `summed_loss`.
         routing: A mixture's routing loss, added per label token.
+        weights: (n,) factor of each label's loss; None = 1. They change the sum, not the count it is divided by.
     """
     plain = type(head) is nn.Linear and not head._forward_hooks and not head._forward_pre_hooks
     rows = max(1, CHUNK // head.out_features) if hasattr(head, "out_features") else len(targets)
     if len(targets) <= rows:
-        return summed_loss(head(hidden), targets, count, routing)
-    if plain:
-        total: Tensor = _ChunkedLoss.apply(hidden, head.weight, head.bias, targets, rows)
+        total = _summed(head(hidden), targets, weights)
+    elif plain:
+        total = _ChunkedLoss.apply(hidden, head.weight, head.bias, targets, rows, weights)
     else:
-        pairs = zip(hidden.split(rows), targets.split(rows), strict=True)
-        parts = [checkpoint(_summed, head, part, labels, use_reentrant=False) for part, labels in pairs]
-        total = torch.stack(parts).sum()
+        shares = [None] * len(targets.split(rows)) if weights is None else weights.split(rows)
+        triples = zip(hidden.split(rows), targets.split(rows), shares, strict=True)
+        total = torch.stack([checkpoint(_through, head, *triple, use_reentrant=False) for triple in triples]).sum()
     total = total + len(targets) * routing
-    return total / (len(targets) if count is None else count)
+    return total / (max(1, len(targets)) if count is None else count)
 
 
-def _summed(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(head(hidden).float(), targets, reduction="sum")
+def _through(head: nn.Module, hidden: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+    return _summed(head(hidden), targets, weights)
+
+
+def _summed(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+    if weights is None:
+        return nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+    return (nn.functional.cross_entropy(logits.float(), targets, reduction="none") * weights).sum()
 
 
 class _ChunkedLoss(torch.autograd.Function):
     """Summed cross-entropy of a linear head; backward only scales what forward has made."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, rows: int) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        rows: int,
+        factors: Tensor | None = None,
+    ) -> Tensor:
         """Return the loss; keep the gradients that somebody wants."""
         kind = hidden.device.type
         lower = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
@@ -93,9 +136,11 @@ class _ChunkedLoss(torch.autograd.Function):
             for start in range(0, len(targets), rows):
                 part, labels = states[start : start + rows], targets[start : start + rows, None]
                 logits = nn.functional.linear(part, matrix, shift).float()
-                total += nn.functional.cross_entropy(logits, labels[:, 0], reduction="sum")
+                share = None if factors is None else factors[start : start + rows]
+                total += _summed(logits, labels[:, 0], share)
                 if any(wanted):
                     slope = logits.softmax(-1).scatter_add_(1, labels, logits.new_full(labels.shape, -1.0))
+                    slope = slope if share is None else slope * share[:, None]
                     _add(grads, slope.to(lower), part, matrix, start)
         ctx.kinds = [None if t is None else t.dtype for t in (hidden, weight, bias)]
         ctx.save_for_backward(*grads)
@@ -105,7 +150,7 @@ class _ChunkedLoss(torch.autograd.Function):
     def backward(ctx: Any, *outer: Tensor) -> Any:
         """Scale what `forward` has made."""
         pairs = zip(ctx.saved_tensors, ctx.kinds, strict=True)
-        return *(None if grad is None else (grad * outer[0]).to(kind) for grad, kind in pairs), None, None
+        return *(None if grad is None else (grad * outer[0]).to(kind) for grad, kind in pairs), None, None, None
 
 
 def _add(grads: list[Tensor | None], slope: Tensor, states: Tensor, matrix: Tensor, start: int) -> None:

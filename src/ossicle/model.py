@@ -25,7 +25,7 @@ from ossicle import streams as stream_plans
 from ossicle.errors import CheckpointError, ConfigError, DataError
 from ossicle.integration.base import Placement, place, slot_rows
 from ossicle.integration.memory import AudioMemory, input_norms
-from ossicle.loss import IGNORE, head_loss, next_token_loss
+from ossicle.loss import labelled_loss, next_token_loss
 from ossicle.mixtures.balance import auxiliary_loss
 from ossicle.mixtures.prompt import prompt_vectors
 from ossicle.types import AudioTokens
@@ -295,6 +295,7 @@ class AudioLM(PreTrainedModel, GenerationMixin):
         audio_tokens: Mapping[str, AudioTokens] | None = None,
         audio_memory: AudioMemory | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        label_weights: Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Run the decoder over text and audio.
@@ -313,6 +314,7 @@ class AudioLM(PreTrainedModel, GenerationMixin):
             audio_tokens: Encoder outputs by stream instead of samples (feature cache).
             audio_memory: Made by `remember` instead; `generate` passes it to every step.
             num_items_in_batch: Label tokens of the whole effective batch; None = of this batch.
+            label_weights: (B, L) factor of each label's loss in training; None = 1.
             **kwargs: Passed to the decoder.
 
         Returns:
@@ -332,20 +334,13 @@ class AudioLM(PreTrainedModel, GenerationMixin):
         inputs = {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask, "position_ids": position_ids}
         inputs |= {"past_key_values": past_key_values, "use_cache": use_cache, **kwargs}
         if labels is not None and self.training:
-            return self._labelled_rows(inputs, labels, num_items_in_batch, routing)
+            hidden = self.get_decoder()(**inputs).last_hidden_state
+            head = self.get_output_embeddings()
+            loss = labelled_loss(head, hidden, labels, num_items_in_batch, routing, label_weights)
+            return CausalLMOutputWithPast(loss=loss)
         out = self.language_model(**inputs, logits_to_keep=logits_to_keep)
         loss = None if labels is None else next_token_loss(out.logits, labels, num_items_in_batch)
         return CausalLMOutputWithPast(loss=loss, logits=out.logits, past_key_values=out.past_key_values)
-
-    def _labelled_rows(
-        self, inputs: dict[str, Any], labels: Tensor, count: Tensor | int | None, routing: Tensor | float
-    ) -> CausalLMOutputWithPast:
-        """Return the training loss; logits are made only where a label is."""
-        hidden = self.get_decoder()(**inputs).last_hidden_state[:, :-1]
-        labelled = labels[:, 1:] != IGNORE
-        head = self.get_output_embeddings()
-        assert head is not None
-        return CausalLMOutputWithPast(loss=head_loss(head, hidden[labelled], labels[:, 1:][labelled], count, routing))
 
     @torch.no_grad()
     def generate(  # type: ignore[override]

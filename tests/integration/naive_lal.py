@@ -1,7 +1,6 @@
-"""LAL the slow way, one row, one head and one query at a time: the reference that the fast path is held against.
+"""LAL one row, head and query at a time, the reference of the fast path; it shares no code with `ossicle.integration`.
 
-It shares no code with `ossicle.integration.memory`: the audio's keys and values are caught from the decoder's own
-attention module run on the audio, with the decoder's own norm and rotary angles at the audio's positions.
+The audio's keys and values are caught from the decoder's own attention module run on the audio, at its positions.
 """
 
 from __future__ import annotations
@@ -10,17 +9,15 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
-AUDIO = {}  # what the row at hand hears: states (N, D), rotated `at` (N,), visible_from (N,), layers, norm
-CAUGHT = []
+CAUGHT, AUDIO = [], {}  # what the row at hand hears: states (N, D), rotated `at` (N,), visible_from (N,), layers, norm
 
 
 def naive_attention(module, query, key, value, mask, scaling=None, position_ids=None, **kwargs):
     if AUDIO.get("catching"):
         CAUGHT.append((key, value))
         return torch.zeros_like(query).transpose(1, 2), None
-    audio_key = audio_value = None
-    if module.layer_idx in AUDIO["layers"] and len(AUDIO["states"]):
-        audio_key, audio_value = audio_keys_values(module)
+    hearing = module.layer_idx in AUDIO["layers"] and len(AUDIO["states"])
+    audio_key, audio_value = audio_keys_values(module) if hearing else (None, None)
     groups = query.shape[1] // key.shape[1]
     out = torch.zeros_like(query)
     for head in range(query.shape[1]):
@@ -28,7 +25,7 @@ def naive_attention(module, query, key, value, mask, scaling=None, position_ids=
         for row in range(query.shape[2]):
             seen = mask[0, 0, row, : len(keys)]
             k, v = keys[seen], values[seen]
-            if audio_key is not None:
+            if hearing:
                 hears = AUDIO["visible_from"] <= position_ids[0, row]
                 k = torch.cat([k, audio_key[0, head // groups][hears]])
                 v = torch.cat([v, audio_value[0, head // groups][hears]])
@@ -51,19 +48,13 @@ def audio_keys_values(module):
     return CAUGHT.pop()
 
 
-def naive_mask(*args, **kwargs):
-    return sdpa_mask(*args, **{**kwargs, "allow_is_causal_skip": False})
-
-
 AttentionInterface.register("naive_lal", naive_attention)
-AttentionMaskInterface.register("naive_lal", naive_mask)
+AttentionMaskInterface.register("naive_lal", lambda **options: sdpa_mask(**options | {"allow_is_causal_skip": False}))
 
 
 def naive_logits(language_model, embeddings, positions, **audio):
     """Logits (L, V) of one unpadded row that hears `audio`."""
     language_model.set_attn_implementation("naive_lal")
     AUDIO.update(audio, decoder=language_model.get_decoder(), catching=False)
-    mask = torch.ones(1, len(embeddings), dtype=torch.long)
-    return language_model(
-        inputs_embeds=embeddings[None], position_ids=positions[None], attention_mask=mask, use_cache=False
-    ).logits[0]
+    row = {"inputs_embeds": embeddings[None], "position_ids": positions[None]}
+    return language_model(**row, attention_mask=torch.ones(1, len(embeddings)).long(), use_cache=False).logits[0]

@@ -62,3 +62,17 @@ def test_what_is_kept_does_not_grow_with_the_vocabulary_times_the_rows(monkeypat
             lambda h=head, x=hidden, t=targets: loss.head_loss(h, x, t, 1), [*head.parameters()]
         )
     assert kept[200] - kept[20] <= 180 * 4 * 4 + 64, "only the gradient of the hidden states grows with the rows"
+
+
+@pytest.mark.parametrize("chunk", [10**9, 97 * 5])
+@pytest.mark.parametrize("hooked", [False, True])
+def test_a_label_weighs_what_it_is_given(chunk, hooked, monkeypatch):
+    head, hidden, targets = case()
+    if hooked:
+        head.register_forward_hook(lambda module, args, out: out * 2)
+    weights = torch.rand(len(targets)) * 3
+    value, grads = made(head, hidden, targets, chunk, monkeypatch, weights=weights)
+    expected = (nn.functional.cross_entropy(head(hidden), targets, reduction="none") * weights).sum() / 7
+    torch.testing.assert_close(value, expected, atol=1e-5, rtol=1e-6)
+    for a, b in zip(grads, torch.autograd.grad(expected * 3, [hidden, *head.parameters()]), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)

@@ -123,6 +123,34 @@ def test_a_step_does_not_depend_on_how_it_is_cut(tmp_path: Path) -> None:
     assert torch.allclose(grads[4], grads[2], atol=1e-5)
 
 
+def test_an_emphasised_word_weighs_what_it_is_given(tmp_path: Path) -> None:
+    still = ("model.language_model.architecture.attention_dropout=0", "stages.1.audio_dropout=0")
+    found = {}
+    for factor in (1, 5):
+        loaded = tiny(tmp_path, *still, f"stages.1.objective={{kind: next_token, emphasis: {{bird: {factor}}}}}")
+        run = Run(loaded, tmp_path / "out", tell=lambda _: None)
+        sources, stage = run.open_sources(), loaded.recipe.stages[1]
+        built = build(loaded.recipe, sources)
+        mix = runs.Mix(sources, stage.mix, seed=3, stage_index=1)
+        context = StageContext(
+            model=built.model, processor=built.processor, recipe=loaded.recipe, stage=stage, stage_index=1, data=mix
+        )
+        objective = runs.build_objective(stage, context)
+        batch = objective.batch(0)
+        torch.manual_seed(5)  # the same dropout in all three passes
+        out = objective.loss(batch)
+        found[factor] = float(out.total.detach())
+        labels = batch.inputs["labels"][:, 1:]
+        torch.manual_seed(5)
+        with torch.no_grad():
+            logits = built.model(**{**batch.inputs, "labels": None}).logits[:, :-1]
+        word = built.processor.tokenizer(" bird", add_special_tokens=False).input_ids[0]
+        at = labels == word
+        assert 0 < at.sum() < out.count == (labels != -100).sum()
+        share = torch.nn.functional.cross_entropy(logits[at], labels[at], reduction="sum")
+    assert found[5] - found[1] == pytest.approx(4 * float(share), rel=1e-4)
+
+
 def test_the_same_recipe_gives_the_same_losses(finished: Finished, tmp_path: Path) -> None:
     out, _, _ = finished
     Run(tiny(tmp_path), tmp_path / "again", tell=lambda _: None).train()

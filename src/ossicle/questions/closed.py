@@ -47,22 +47,22 @@ ALIASES = {
 WEIGHTS = {
     "hear": 1.0,
     "first": 0.45,
-    "last": 0.5,
+    "last": 0.7,
     "count": 0.8,
     "say": 3.5,
     "count_words": 0.35,
     "gender": 2.0,
     "emotion": 12.0,
-    "loudness": 2.6,
+    "loudness": 3.5,
     "pitch": 5.0,
     "rate": 2.0,
     "family": 3.0,
     "after": 0.2,
     "before": 0.2,
-    "presence": 1.5,
+    "presence": 3.0,
     "anything": 0.06,
     "background": 0.35,
-    "outside": 0.36,
+    "outside": 0.8,
 }
 """How often a task is asked where it fits, relative to the others that fit."""
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -43,6 +43,8 @@ class NextTokenConfig(ObjectiveConfig):
         feature_dropout: Share of the numbers in encoder tokens set to zero.
         feature_noise: Standard deviation of noise on encoder tokens, relative to theirs.
         frame_dropout: Share of encoder tokens set to zero whole.
+        emphasis: Word → factor of the loss of its first token, after a space: where a whole answer hangs on one word,
+            as `no` in "rain, then a bell: no", that word would otherwise be one label among many.
         transcribe: What transcribes samples that bring no transcript: `ctc`, or a Whisper folder; None = nothing.
         time_shift_s: A sixth of the batches is heard as if it came later, by up to so many seconds (absolute time).
     """
@@ -53,6 +55,7 @@ class NextTokenConfig(ObjectiveConfig):
     feature_noise: float = Field(default=0.0, ge=0)
     frame_dropout: float = Field(default=0.0, ge=0, lt=1)
     time_shift_s: float = Field(default=0.0, ge=0)
+    emphasis: dict[str, Annotated[float, Field(gt=0)]] = Field(default={})
     transcribe: str | None = None
 
     @property
@@ -79,6 +82,7 @@ class NextToken(Objective):
             self._refuse_features(trains[0])
         self._samples = lru_cache(maxsize=2)(self._whole)
         self._transcriber = open_transcriber(config.transcribe)
+        self._factors = self._emphasis() if config.emphasis else None
         cache = self._cache() if stage.feature_cache else None
         self.collator = Collator(
             context.processor,
@@ -103,6 +107,14 @@ class NextToken(Objective):
                     "take data.<name>.features out, or freeze the encoder"
                 )
 
+    def _emphasis(self) -> Tensor:
+        """Return the factor of every token of the vocabulary."""
+        tokenizer = self.context.processor.tokenizer
+        factors = torch.ones(len(tokenizer), device=self.context.device)
+        for word, factor in self.config.emphasis.items():
+            factors[tokenizer(f" {word}", add_special_tokens=False).input_ids[0]] = factor
+        return factors
+
     def batch(self, step: int) -> Batch:
         """Return micro-batch `step`: a slice of its effective batch, which does not depend on the slicing."""
         stage = self.context.stage
@@ -124,7 +136,8 @@ class NextToken(Objective):
         """Return the summed cross-entropy over labels; under `compat: ltu` each micro-batch's mean counts once."""
         averages = self.context.stage.compat == "ltu"
         count = max(1, batch.count) if averages else 1
-        out = self.context.model(**batch.inputs, num_items_in_batch=count, use_cache=False)
+        weights = None if self._factors is None else self._factors[batch.inputs["labels"].clamp_min(0)]
+        out = self.context.model(**batch.inputs, label_weights=weights, num_items_in_batch=count, use_cache=False)
         return StepLoss(total=out.loss, count=1 if averages else batch.count)
 
     def _cache(self) -> FeatureCache:
