@@ -334,10 +334,9 @@ class AudioLM(PreTrainedModel, GenerationMixin):
         inputs = {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask, "position_ids": position_ids}
         inputs |= {"past_key_values": past_key_values, "use_cache": use_cache, **kwargs}
         if labels is not None and self.training:
-            hidden = self.get_decoder()(**inputs).last_hidden_state
-            head = self.get_output_embeddings()
-            loss = labelled_loss(head, hidden, labels, num_items_in_batch, routing, label_weights)
-            return CausalLMOutputWithPast(loss=loss)
+            hidden, head = self.get_decoder()(**inputs).last_hidden_state, self.get_output_embeddings()
+            total = labelled_loss(head, hidden, labels, num_items_in_batch, routing, label_weights)
+            return CausalLMOutputWithPast(loss=total)
         out = self.language_model(**inputs, logits_to_keep=logits_to_keep)
         loss = None if labels is None else next_token_loss(out.logits, labels, num_items_in_batch)
         return CausalLMOutputWithPast(loss=loss, logits=out.logits, past_key_values=out.past_key_values)
