@@ -233,10 +233,15 @@ def test_unreadable_clips_are_counted_and_too_many_fail_the_task(tmp_path):
     result = run_suite(Setting(suite="esc10", root=tmp_path), Deaf(), out=tmp_path / "o", model=MODEL)
     assert result["tasks"]["esc10"]["skipped"] == {"unreadable": 1}
     assert result["tasks"]["esc10"]["n"] == 30
+    for answerer in (Deaf(), None):  # resumed, and scored again without a model
+        again = run_suite(Setting(suite="esc10", root=tmp_path), answerer, out=tmp_path / "o", model=MODEL)
+        assert again["tasks"] == result["tasks"]
     for index in (5, 6):
         (tmp_path / "esc10" / "audio" / f"{index}.wav").write_bytes(b"nothing")
     result = run_suite(Setting(suite="esc10", root=tmp_path), Deaf(), out=tmp_path / "p", model=MODEL)
     assert "3 of 30 clips unreadable" in result["tasks"]["esc10"]["error"]
+    again = run_suite(Setting(suite="esc10", root=tmp_path), Deaf(), out=tmp_path / "p", model=MODEL)
+    assert again["tasks"] == result["tasks"], "a resumed run knows what it could not hear"
 
 
 def test_a_run_without_a_folder_gets_one_for_its_setting(setting, tmp_path, monkeypatch):

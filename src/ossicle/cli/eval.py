@@ -58,7 +58,7 @@ def command(
     task: Tasks = None,
     out: Out = None,
     limit: Limit = None,
-    batch_size: BatchSize = 32,
+    batch_size: BatchSize = 64,
     controls: Controls = True,
     wordings: Wordings = None,
     protocol: Protocol = "ours",

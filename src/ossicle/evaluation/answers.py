@@ -22,6 +22,8 @@ from ossicle.evaluation.task import Sound
 from ossicle.types import Waveform
 
 BLIND = ""
+AHEAD, AHEAD_SECONDS = 512, 600.0
+"""Questions, and seconds of their sounds, that a model with a running batch is handed at once."""
 logger = logging.getLogger(__name__)
 
 
@@ -35,7 +37,8 @@ class Reply(Protocol):
 class Answerer(Protocol):
     """Anything that answers questions about sounds; None instead of a sound asks blind.
 
-    One that has a method `perceive(Sound)` gets what that returns instead of waveforms.
+    One that has a method `perceive(Sound)` gets what that returns instead of waveforms. One that has `answer_each` gets
+    many questions at once and yields each reply when it is there.
     """
 
     def answer(
@@ -98,6 +101,10 @@ class AnswerStore:
             changed = sorted(k for k in {*header, *(known or {})} if (known or {}).get(k) != header.get(k))
             raise DataError(f"{path} holds answers of another run ({', '.join(changed)} differ); give another --out")
         self.replies = {line["key"]: line["answer"] for line in lines[1:]}
+        for line in lines[1:]:
+            if line.get("unreadable"):
+                task, audio, _ = json.loads(line["key"])
+                self.unreadable.add((task, audio))
 
     def __contains__(self, request: Request) -> bool:
         return request.key in self.replies
@@ -106,13 +113,15 @@ class AnswerStore:
         return self.replies[request.key]
 
     def add(self, requests: Iterable[Request], texts: Iterable[str]) -> None:
-        """Keep the replies of a batch."""
-        new = {request.key: text for request, text in zip(requests, texts, strict=True)}
-        self.replies.update(new)
+        """Keep the replies of a batch; of a clip that could not be decoded the line says so."""
+        lines = {}
+        for request, text in zip(requests, texts, strict=True):
+            lost = {"unreadable": True} if (request.task, request.audio) in self.unreadable else {}
+            lines[request.key] = {"key": request.key, "answer": text, **lost}
+        self.replies.update({key: line["answer"] for key, line in lines.items()})
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
-                for key, text in new.items():
-                    file.write(json.dumps({"key": key, "answer": text}, ensure_ascii=False) + "\n")
+                file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values())
 
 
 class Silent:
@@ -143,25 +152,37 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def batches(
-    requests: Iterable[Request], sounds: Mapping[str, Mapping[str, Sound]], size: int
+    requests: Iterable[Request], sounds: Mapping[str, Mapping[str, Sound]], size: int, *, running: bool = False
 ) -> Iterator[list[Request]]:
-    """Group requests of like length; all questions about one sound stand side by side, so that it is encoded once."""
+    """Group requests of like length; all questions about one sound stand side by side, so that it is encoded once.
+
+    Args:
+        requests: What to ask.
+        sounds: Task → key → sound.
+        size: Most questions in a group.
+        running: Answers of any length, with and without sound, may stand in one group; its sounds have at most
+            `AHEAD_SECONDS` together.
+    """
     unique = list({request.key: request for request in requests}.values())
 
     def length(request: Request) -> float:
         return sounds[request.task][request.audio].duration_s if request.audio else 0.0
 
-    unique.sort(key=lambda r: (r.max_new_tokens, bool(r.audio), length(r), r.task, r.audio, r.question))
+    def kind(request: Request) -> tuple[int, bool]:
+        return (0, False) if running else (request.max_new_tokens, bool(request.audio))
+
+    unique.sort(key=lambda r: (kind(r), length(r), r.task, r.audio, r.question))
     group: list[Request] = []
+    seconds = 0.0
     for request in unique:
-        if group and (
-            len(group) == size
-            or group[0].max_new_tokens != request.max_new_tokens
-            or bool(group[0].audio) != bool(request.audio)
-        ):
+        new = not group or (request.task, request.audio) != (group[-1].task, group[-1].audio)
+        more = length(request) if new else 0.0
+        too_long = running and seconds + more > AHEAD_SECONDS
+        if group and (len(group) >= size or kind(group[0]) != kind(request) or too_long):
             yield group
-            group = []
+            group, seconds, more = [], 0.0, length(request)
         group.append(request)
+        seconds += more
     if group:
         yield group
 
@@ -172,14 +193,14 @@ def collect(
     sounds: Mapping[str, Mapping[str, Sound]],
     store: AnswerStore,
     *,
-    batch_size: int = 32,
+    batch_size: int = 64,
     progress: bool = False,
     label: str = "",
 ) -> None:
     """Ask everything that the store does not hold yet.
 
     Args:
-        answerer: The model.
+        answerer: The model; one that has `answer_each` (see `Engine.answer_each`) gets many questions ahead.
         requests: What to ask.
         sounds: Task → key → sound.
         store: Where replies go.
@@ -188,18 +209,45 @@ def collect(
         label: In front of the bar.
     """
     perceive = getattr(answerer, "perceive", _heard)
+    running = hasattr(answerer, "answer_each")
     missing = [request for request in requests if request not in store]
-    groups = list(batches(missing, sounds, batch_size))
+    groups = list(batches(missing, sounds, AHEAD if running else batch_size, running=running))
     with tqdm(total=sum(len(group) for group in groups), unit="question", desc=label, disable=not progress) as bar:
         for group in groups:
             loaded = _load(group, sounds, store, perceive)
+            lost = [request for request in group if (request.task, request.audio) in store.unreadable]
+            store.add(lost, [""] * len(lost))
+            bar.update(len(lost))
             readable = [request for request in group if (request.task, request.audio) not in store.unreadable]
-            store.add([request for request in group if request not in readable], [""] * (len(group) - len(readable)))
-            items = [(loaded.get((request.task, request.audio)), request.question) for request in readable]
-            if items:
-                replies = answerer.answer(items, max_new_tokens=group[0].max_new_tokens, batch_size=len(items))
-                store.add(readable, [reply.text for reply in replies])
-            bar.update(len(group))
+            for asked, texts in _answers(answerer, readable, loaded, batch_size, running=running):
+                store.add(asked, texts)
+                bar.update(len(asked))
+
+
+def _answers(
+    answerer: Any,
+    group: list[Request],
+    loaded: Mapping[tuple[str, str], Any],
+    batch_size: int,
+    *,
+    running: bool,
+) -> Iterator[tuple[list[Request], list[str]]]:
+    """Yield requests with their replies, some at a time."""
+    items = [(loaded.get((request.task, request.audio)), request.question) for request in group]
+    if not items:
+        return
+    if not running:
+        replies = answerer.answer(items, max_new_tokens=group[0].max_new_tokens, batch_size=len(items))
+        yield group, [reply.text for reply in replies]
+        return
+    most = [request.max_new_tokens for request in group]
+    done: list[tuple[int, str]] = []
+    for place, reply in answerer.answer_each(items, max_new_tokens=most, batch_size=batch_size):
+        done.append((place, reply.text))
+        if len(done) == batch_size:
+            yield [group[place] for place, _ in done], [text for _, text in done]
+            done = []
+    yield [group[place] for place, _ in done], [text for _, text in done]
 
 
 def _heard(sound: Sound) -> Waveform:

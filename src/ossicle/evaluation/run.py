@@ -71,7 +71,7 @@ class Setting:
     limit: int | None = None
     seed: int = 0
     controls: bool = True
-    batch_size: int = 32
+    batch_size: int = 64
     wordings: Path = FILE
     progress: bool = False
     protocol: str = "ours"

@@ -111,6 +111,32 @@ class Engine:
             answers.update(zip(batch, said, strict=True))
         return [answers[i] for i in range(len(items))]
 
+    def answer_each(
+        self, items: Sequence[tuple[Waveform | None, str]], *, max_new_tokens: Sequence[int], batch_size: int = 16
+    ) -> Iterator[tuple[int, Answer]]:
+        """Answer many questions, greedy, each as soon as it can be.
+
+        Args:
+            items: (clip, question), or None to ask without audio; the same clip in several items is encoded once.
+            max_new_tokens: At most this many tokens, for each answer.
+            batch_size: Questions generated at once.
+
+        Yields:
+            The place of an item and its answer, in no order.
+
+        Example:
+            >>> dict(load("nano").answer_each([(None, "What?")], max_new_tokens=[8]))  # doctest: +SKIP
+        """
+        from ossicle.inference.running import Running, runs
+
+        if runs(self):
+            yield from Running(self, items, most=max_new_tokens, size=batch_size)
+            return
+        for longest in sorted(set(max_new_tokens)):
+            places = [place for place, most in enumerate(max_new_tokens) if most == longest]
+            said = self.answer([items[place] for place in places], max_new_tokens=longest, batch_size=batch_size)
+            yield from zip(places, said, strict=True)
+
     def _answer_batch(self, items: Sequence[tuple[Waveform | None, str]], **generation: Any) -> list[Answer]:
         """Answer one batch; a clip that several questions share is encoded once."""
         began = time.perf_counter()

@@ -27,7 +27,7 @@ from ossicle.audio.chunk import pad_rows
 from ossicle.errors import DataError
 from ossicle.inference.store import HandleStore, Key, Recording
 from ossicle.inference.weights import Fingerprints
-from ossicle.integration.base import Integration, Placement
+from ossicle.integration.base import Placement, attends
 from ossicle.integration.memory import AudioMemory, AudioSegment, project
 from ossicle.types import AudioTokens
 
@@ -125,11 +125,7 @@ class Listener:
 
     def _attended(self) -> Iterator[str]:
         """Yield the streams that have keys and values in the decoder's attention, as `remember` orders them."""
-        yield from (
-            name
-            for name, stream in self.model.streams.items()
-            if type(stream.integration).segment is not Integration.segment
-        )
+        yield from (name for name, stream in self.model.streams.items() if attends(stream.integration))
 
     def _take(self, work: _Pass, key: Key) -> Any:
         found = self.store.get(key)

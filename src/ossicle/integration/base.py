@@ -191,6 +191,11 @@ class Integration(nn.Module):
         """Set weights of a new model that depend on the decoder's."""
 
 
+def attends(integration: Integration) -> bool:
+    """Return whether a stream has keys and values in the decoder's own attention."""
+    return type(integration).segment is not Integration.segment
+
+
 def build_integration(spec: dict[str, Any], text_config: PreTrainedConfig) -> Integration:
     """Return a new integration from `{kind: …}` for a decoder's config."""
     config = registry.parse("integration", spec)

@@ -17,7 +17,7 @@ its keys and values would be silently wrong.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -87,6 +87,13 @@ class AudioSegment:
     unit: Tensor | None = None
     own: nn.ModuleDict | None = None
     kv: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def row(self, index: int) -> AudioSegment:
+        """Return the audio of one text of the batch; what was stored is left behind."""
+        here = slice(index, index + 1)
+        unit = None if self.unit is None else self.unit[here]
+        parts = {"states": self.states, "visible_from": self.visible_from, "positions": self.positions}
+        return replace(self, **{name: part[here] for name, part in parts.items()}, unit=unit, kv={})
 
 
 @dataclass(slots=True, kw_only=True)

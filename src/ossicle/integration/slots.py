@@ -70,33 +70,45 @@ class Slots:
         """Return the columns that a slot fills in its fullest layer."""
         return self.lengths[slot] + max((len(seen) for seen in self._audio[slot].values()), default=0)
 
-    @torch.inference_mode()
     def add(self, memory: AudioMemory | None) -> int:
         """Take the next slot for a text, and lay its audio there; returns the slot's index."""
-        slot = len(self)
-        self.lengths.append(0)
-        self._audio.append({})
-        self._memories.append(None)
-        if memory is not None:
-            self._lay(memory, slot)
-        for kind in {*self._visible, *filter(None, self.kinds)}:
-            self._see(kind, slot)
-        return slot
+        return self.extend(memory, 1)[0]
 
-    def _lay(self, memory: AudioMemory, slot: int) -> None:
-        """Write a text's audio in front of where its text will stand."""
-        if memory.crosses:
-            self._memories[slot] = AudioMemory(crosses=memory.crosses)
+    @torch.inference_mode()
+    def extend(self, memory: AudioMemory | None, count: int) -> list[int]:
+        """Take the next slots for the texts of a batch, and lay their audio there; returns the slots' indices.
+
+        Args:
+            memory: From `AudioLM.remember` with these texts, or None = none of them has audio.
+            count: How many texts.
+        """
+        slots = list(range(len(self), len(self) + count))
+        self.lengths += [0] * count
+        self._audio += [{} for _ in slots]
+        self._memories += [None] * count
+        if memory is not None:
+            self._lay(memory, slots)
+        for kind in {*self._visible, *filter(None, self.kinds)}:
+            for slot in reversed(slots):
+                self._see(kind, slot)
+        return slots
+
+    def _lay(self, memory: AudioMemory, slots: list[int]) -> None:
+        """Write the audio of texts in front of where each one's text will stand."""
+        for row, slot in enumerate(slots if memory.crosses else ()):
+            self._memories[slot] = AudioMemory(crosses=[part.row(row) for part in memory.crosses])
+        here = slice(slots[0], slots[-1] + 1)
         for layer, block in enumerate(layers_of(self.model.language_model)):
             self.kinds[layer] = tuple(i for i, part in enumerate(memory.segments) if layer in part.layers)
             found = memory.keys_values(block.self_attn)
             if found is None:
                 continue
             key, value, seen = found
-            self._audio[slot][self.kinds[layer]] = seen[0]
-            buffers = self._room(layer, slot + 1, key.shape[2], key)
+            for row, slot in enumerate(slots):
+                self._audio[slot][self.kinds[layer]] = seen[row]
+            buffers = self._room(layer, slots[-1] + 1, key.shape[2], key)
             for buffer, part in zip(buffers, (key, value), strict=True):
-                buffer[slot, :, : key.shape[2]] = part[0].to(buffer.dtype)
+                buffer[here, :, : key.shape[2]] = part.to(buffer.dtype)
 
     @torch.inference_mode()
     def move(self, source: int, target: int) -> None:

@@ -1,0 +1,91 @@
+"""A running batch answers as one question at a time does, whoever stands beside whom."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from integration.tiny_models import CNN, clips, stream
+from ossicle.inference.engine import Engine, bundled
+from ossicle.inference.running import Running, like_lengths, runs
+from ossicle.model import AudioLM, AudioLMConfig
+from ossicle.processor import AudioProcessor
+from ossicle.tiny import tiny_decoder_config
+from ossicle.types import Waveform
+
+PAM = {"kind": "pam", "base": CNN, "pool": [CNN, CNN], "prompt_dim": 64}
+SETUPS = {
+    "prepend": [stream(kind="prepend")],
+    "attend": [stream()],
+    "attend-block": [stream(positions="block", layers=[1])],
+    "hidden-marker": [stream(kind="prepend", marker="hidden")],
+    "all": [stream("a", "prepend"), stream("b", "attend", encoder="a"), stream("c", "cross", encoder="a")],
+    "listens-to-the-question": [stream(encoder=PAM), stream("b", "cross")],
+}
+QUESTIONS = ["What do you hear?", "Hm?"]
+MOST = [3, 9, 1, 5, 7]
+
+
+def engine_of(streams, decoder="llama"):
+    torch.manual_seed(0)
+    processor = AudioProcessor.from_pretrained(bundled("nano"))
+    processor = AudioProcessor(processor.tokenizer, streams, chat_template=processor.chat_template)
+    ids = {"audio_token_id": processor.audio_token_id, "audio_slot_id": processor.audio_slot_id}
+    config = AudioLMConfig(text_config=tiny_decoder_config(decoder, vocab_size=768), streams=streams, **ids)
+    return Engine(AudioLM.new(config).eval(), processor)
+
+
+def items_of(*seconds):
+    rows, lengths = clips(*seconds)
+    waves = [Waveform(samples=row[:n].numpy()) for row, n in zip(rows, lengths.tolist(), strict=True)]
+    items = [(wave, question) for wave in waves for question in QUESTIONS] + [(None, q) for q in QUESTIONS]
+    return items, [MOST[i % len(MOST)] for i in range(len(items))]
+
+
+def check(engine, size=3):
+    assert runs(engine)
+    items, most = items_of(0.2, 0.6, 0.25)
+    got = dict(Running(engine, items, most=most, size=size))
+    assert sorted(got) == list(range(len(items)))
+    for place, (wave, question) in enumerate(items):
+        alone = engine.answer([(wave, question)], max_new_tokens=most[place])[0]
+        mine = got[place]
+        assert (mine.text, mine.tokens, mine.audio_tokens) == (alone.text, alone.tokens, alone.audio_tokens)
+
+
+@pytest.mark.parametrize("setup", SETUPS)
+def test_every_integration(setup):
+    check(engine_of(SETUPS[setup]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decoder", ["gemma3", "qwen3", "mistral-window"])
+def test_other_decoders(decoder):
+    check(engine_of(SETUPS["attend"], decoder), size=64)
+
+
+def test_each_clip_is_encoded_once(monkeypatch):
+    engine = engine_of(SETUPS["attend"])
+    encoded, encode = [], engine.encode
+    monkeypatch.setattr(engine, "encode", lambda waves: encoded.extend(map(id, waves)) or encode(waves))
+    items, most = items_of(0.2, 0.6, 0.25)
+    running = Running(engine, items, most=most, size=2)
+    assert len(dict(running)) == len(items)
+    assert sorted(encoded) == sorted({id(wave) for wave, _ in items if wave is not None})
+    assert not running._tokens and not running.rows and not len(running.slots), "nothing is kept"
+
+
+def test_a_model_with_penalties_of_its_own_is_answered_by_generate(monkeypatch):
+    engine = engine_of(SETUPS["attend"])
+    engine.model.generation_config.repetition_penalty = 1.7
+    assert not runs(engine)
+    monkeypatch.setattr("ossicle.inference.running.Running.__init__", None)
+    items, most = items_of(0.2, 0.4)
+    got = dict(engine.answer_each(items, max_new_tokens=most, batch_size=3))
+    assert [got[i].text for i in (1, 3)] == [engine.answer([items[i]], max_new_tokens=most[i])[0].text for i in (1, 3)]
+
+
+def test_clips_of_like_length_are_encoded_together():
+    groups = like_lengths([0.2, 1.0, 1.05, 1.1, 9.0, 9.1, 700.0, 700.0])
+    assert groups == [[0], [1, 2, 3], [4, 5], [6], [7]]
+    assert [len(group) for group in like_lengths([5.0] * 40)] == [16, 16, 8]
