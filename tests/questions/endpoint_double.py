@@ -49,6 +49,7 @@ class Double(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one piece; in two, each reply waits for an acknowledgement
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -99,8 +100,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data[: len(data) // 2] if cut else data)
-            if cut:
-                self.wfile.flush()
-                self.close_connection = True
+            self.wfile.flush()
+            self.close_connection = self.close_connection or cut
         except OSError:
             self.close_connection = True

@@ -4,7 +4,8 @@
     FOLDER/part-00003.jsonl      <checksum> {"unit": key, "kind": "done", …}\\n      one write() a line, never rewritten
 
 A killed process leaves at most one torn line, which is not read; whoever comes next opens a new part. A line whose
-checksum is wrong is counted as damaged and its unit is done again. One writer at a time holds the lock.
+checksum is wrong is counted as damaged and its unit is done again. One writer at a time holds the lock. Bringing lines
+to the disk takes its time in a thread of its own: nobody waits for it.
 
 Source: our choice.
 """
@@ -15,6 +16,7 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -58,6 +60,8 @@ class Store:
         self._paths: list[Path] = []
         self._part = -1
         self._synced = time.monotonic()
+        self._syncing: threading.Thread | None = None
+        self._unsynced: OSError | None = None
         self._lock: Any = None
         try:
             if write:
@@ -117,6 +121,8 @@ class Store:
 
     def close(self) -> None:
         """Bring everything to the disk and let go of the lock."""
+        if self._syncing is not None:
+            self._syncing.join()
         if self._part >= 0:
             os.fsync(self._part)
             os.close(self._part)
@@ -138,8 +144,9 @@ class Store:
                 self._end = 0
             written = os.write(self._part, line)
             if time.monotonic() - self._synced > SYNC_EVERY_S:
-                os.fsync(self._part)
-                self._synced = time.monotonic()
+                self._sync()
+            if self._unsynced is not None:
+                raise self._unsynced
         except OSError as error:
             raise DataError(
                 f"{self.folder}: cannot be written ({error.strerror}); what is finished is kept, run it again to go on"
@@ -149,6 +156,20 @@ class Store:
         if key is not None:
             self._where[key] = (len(self._paths) - 1, self._end, len(line))
         self._end += len(line)
+
+    def _sync(self) -> None:
+        """Bring what is written to the disk, beside the work; what goes wrong is told when the next line is written."""
+
+        def sync(part: int) -> None:
+            try:
+                os.fsync(part)
+            except OSError as error:
+                self._unsynced = error
+
+        if self._syncing is None or not self._syncing.is_alive():
+            self._synced = time.monotonic()
+            self._syncing = threading.Thread(target=sync, args=(self._part,), daemon=True)
+            self._syncing.start()
 
     def _index(self, path: Path) -> None:
         self._paths.append(path)

@@ -215,12 +215,17 @@ class Endpoint:
         self.spent.retries += number > 1
         more = {"response_format": form} if self.schemas else {}
         try:
-            reply = await self.client.chat.completions.create(
-                model=self.config.model,
-                messages=messages,
-                temperature=self.config.temperature,
-                max_tokens=self.config.max_reply_tokens,
-                **more,
+            # `chat.completions.create` sends the same, after a third of a request's time spent on looking through it
+            reply = await self.client.post(
+                "/chat/completions",
+                cast_to=self.openai.types.chat.ChatCompletion,
+                body={
+                    "model": self.config.model,
+                    "messages": messages,
+                    "temperature": self.config.temperature,
+                    "max_tokens": self.config.max_reply_tokens,
+                    **more,
+                },
             )
         except self.openai.APIStatusError as error:
             if more and error.status_code in (400, 422):

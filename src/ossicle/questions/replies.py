@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, StrictStr, ValidationError
@@ -46,6 +47,7 @@ class Paragraph(BaseModel):
     paragraph: StrictStr
 
 
+@lru_cache(maxsize=8)
 def schema(model: type[BaseModel]) -> dict[str, Any]:
     """Return the strict JSON schema of a reply, as OpenAI-compatible servers take it."""
     plain = model.model_json_schema()
