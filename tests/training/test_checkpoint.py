@@ -48,7 +48,7 @@ def test_the_optimiser_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> Non
     named = dict(steady.named_parameters())
     files = {
         "m.safetensors": checkpoint.tensors_of(steady),
-        "o.safetensors": checkpoint.optimizer_tensors(optimizer, named),
+        "optimizer.safetensors": checkpoint.optimizer_tensors(optimizer, named),
     }
     path = checkpoint.save(tmp_path, Place(stage=0, step=1), files, keep=1)
     step(steady, optimizer)
@@ -56,7 +56,7 @@ def test_the_optimiser_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> Non
     again = model(5)
     other = torch.optim.AdamW(again.parameters(), lr=1e-2)
     checkpoint.load_tensors(again, checkpoint.tensors(path / "m.safetensors"), (), path)
-    checkpoint.load_optimizer(other, dict(again.named_parameters()), checkpoint.tensors(path / "o.safetensors"))
+    checkpoint.load_optimizer(other, dict(again.named_parameters()), path)
     step(again, other)
     for (name, a), b in zip(steady.named_parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b), name

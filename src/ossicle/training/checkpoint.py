@@ -4,6 +4,7 @@
         model.safetensors             parameters and running statistics
         objective.safetensors         heads that belong to the stage
         optimizer.safetensors         moments, by parameter name
+        shares/…safetensors           with `parallel: shard`: what is cut among processes (`training.shard`)
         recipe.yaml  stage.json       resolved recipe; versions, data hashes, trainable table
         state.json                    written last: place in the curriculum, size and hash of every file
 
@@ -28,12 +29,15 @@ import torch
 from torch import Tensor, nn
 
 from ossicle.errors import CheckpointError, UserError
+from ossicle.training import processes, shard
 from ossicle.training.freeze import LORA
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
 WRITING = ".writing"
+SHARES = "shares"
+"""Folder, within a checkpoint, of what is cut among processes; names are `model|NAME` and `optimizer|NAME|KEY`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,14 +73,35 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, named: Mapping[str, nn.P
     }
 
 
-def load_optimizer(
-    optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter], state: dict[str, Tensor]
-) -> None:
-    """Put back what `optimizer_tensors` returned."""
-    for key, value in state.items():
+def load_optimizer(optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter], path: Path) -> None:
+    """Put back what `optimizer_tensors` returned, from a checkpoint of any number of processes."""
+    for key, value in tensors(path / "optimizer.safetensors").items():
         name, _, slot = key.rpartition("|")
-        parameter = named[name]
-        optimizer.state[parameter][slot] = value.clone() if slot == "step" else value.to(parameter.device)
+        optimizer.state[named[name]][slot] = value.clone() if slot == "step" else shard.like(value, named[name])
+    into = {}
+    for key in _cut(path, "optimizer"):
+        name, _, slot = key.rpartition("|")
+        into[f"optimizer|{key}"] = optimizer.state[named[name]][slot] = torch.zeros_like(named[name].detach())
+    shard.read(path / SHARES, into)
+
+
+def _cut(path: Path, kind: str) -> set[str]:
+    """Return the names of one kind of which a checkpoint holds shares."""
+    prefix = f"{kind}|"
+    return {name.removeprefix(prefix) for name in shard.names(path / SHARES) if name.startswith(prefix)}
+
+
+def load_model(model: nn.Module, left_out: tuple[str, ...], path: Path) -> None:
+    """Fill a model that is not cut, whether or not the one that was saved was.
+
+    Raises:
+        CheckpointError: It does not fit.
+    """
+    wanted, cut = tensors_of(model, left_out), _cut(path, "model")
+    into = {f"model|{name}": wanted[name] for name in cut & set(wanted)}
+    shard.read(path / SHARES, into)
+    read = {name: wanted[name] if name in wanted else torch.empty(0) for name in cut}
+    load_tensors(model, {**tensors(path / "model.safetensors"), **read}, left_out, path / "model.safetensors")
 
 
 def load_tensors(model: nn.Module, state: Mapping[str, Tensor], left_out: tuple[str, ...], where: Path) -> None:
@@ -102,14 +127,24 @@ def folder_name(place: Place) -> str:
     return f"{place.stage:04d}-{place.step:08d}"
 
 
-def save(root: Path, place: Place, files: Mapping[str, Mapping[str, Tensor] | str], *, keep: int) -> Path:
+def save(
+    root: Path,
+    place: Place,
+    files: Mapping[str, Mapping[str, Tensor] | str],
+    *,
+    keep: int,
+    shares: Mapping[str, Tensor] | None = None,
+) -> Path:
     """Write a checkpoint, and remove all but the newest `keep`.
+
+    The main process calls it; with shares all do, and each writes its own.
 
     Args:
         root: Folder of the run's checkpoints.
         place: Where the run stands.
         files: File name to tensors (`.safetensors`) or text.
         keep: How many stay.
+        shares: What is cut among processes, by name.
 
     Raises:
         UserError: The disk is full or not writable; older checkpoints are untouched.
@@ -119,15 +154,23 @@ def save(root: Path, place: Place, files: Mapping[str, Mapping[str, Tensor] | st
     final = root / folder_name(place)
     temporary = root / (final.name + WRITING)
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        if processes.is_main():
+            shutil.rmtree(temporary, ignore_errors=True)
+            (temporary / SHARES if shares else temporary).mkdir(parents=True)
+        if shares:
+            processes.wait()
+            shard.write(temporary / SHARES, shares)
+        if not processes.is_main():
+            return final
         facts = {name: _write(temporary / name, content) for name, content in files.items()}
+        facts |= {f"{SHARES}/{path.name}": _facts(path) for path in sorted(temporary.glob(f"{SHARES}/*"))}
         state = {"ossicle_format": FORMAT, "stage": place.stage, "step": place.step, "files": facts}
         _write(temporary / "state.json", json.dumps(state, indent=1))
         shutil.rmtree(final, ignore_errors=True)
         temporary.replace(final)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if processes.is_main():
+            shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(f"{final}: the checkpoint cannot be written ({error}); make room and use --resume") from None
     for old in complete(root)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)

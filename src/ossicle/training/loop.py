@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from ossicle.errors import UserError
-from ossicle.training import optim, processes
+from ossicle.training import optim, processes, shard
 from ossicle.training.objectives.base import Objective, StageContext
 
 log = logging.getLogger(__name__)
@@ -92,7 +91,7 @@ class StageRun:
         for parameter in parameters:
             assert parameter.grad is not None
             parameter.grad.div_(max(1, count))
-        norm = float(nn.utils.clip_grad_norm_(parameters, stage.max_grad_norm))
+        norm = shard.clip_gradients(parameters, stage.max_grad_norm)
         if not math.isfinite(norm):
             self._stop(number, norm, "gradient norm", self._ids(number))
         self.optimizer.step()
@@ -125,7 +124,7 @@ class StageRun:
                 out.total.backward()
             total, count = total + value, count + out.count
             sums.update(out.logs)
-        processes.sum_gradients(list(self.named.values()))
+        processes.sum_gradients([p for p in self.named.values() if not shard.is_share(p)])
         names = sorted(sums)
         total, many, *logs = processes.sum_numbers([total, count, *(sums[n] for n in names)], self.context.device)
         means = {name: value / accumulation for name, value in zip(names, logs, strict=True)}

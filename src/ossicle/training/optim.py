@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ossicle.config import Section
-from ossicle.training import freeze
+from ossicle.training import freeze, shard
 
 
 class Schedule(Section):
@@ -74,14 +74,15 @@ def build_optimizer(
         weight_decay: On parameters with two or more dimensions.
         betas: Decay of the two moments.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}  # torch steps shares and whole ones apart
     for name, parameter in named:
         if parameter.requires_grad:
             rate = next((r for pattern, r in part_rates.items() if freeze.matches(name, pattern)), learning_rate)
-            groups.setdefault((rate, weight_decay if parameter.dim() >= 2 else 0.0), []).append(parameter)
+            decay = weight_decay if parameter.dim() >= 2 else 0.0
+            groups.setdefault((rate, decay, shard.is_share(parameter)), []).append(parameter)
     listed = [
         {"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay}
-        for (rate, decay), parameters in groups.items()
+        for (rate, decay, _), parameters in groups.items()
     ]
     return torch.optim.AdamW(listed, betas=betas)
 

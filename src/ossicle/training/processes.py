@@ -14,13 +14,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import distributed, nn
 
 from ossicle.errors import ConfigError, UserError
-from ossicle.training.recipe import Stage
+
+if TYPE_CHECKING:
+    from ossicle.training.recipe import Stage
 
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting")
 """How gloo says that a peer is gone."""
@@ -136,7 +138,7 @@ def micro_batches(stage: Stage, step: int) -> range:
 
 def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Sum gradients over all processes, in one flat buffer for each dtype."""
-    if world() == 1:
+    if world() == 1 or not parameters:
         return
     present = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
     distributed.all_reduce(present)

@@ -240,6 +240,7 @@ class Recipe(Section):
         stages: The curriculum.
         report_to: Trackers beside the log, which is always written.
         keep_checkpoints: Newest checkpoints kept within a run.
+        parallel: Several processes hold the whole model each (`replicate`), or a share of its decoder (`shard`: FSDP2).
         description: One line for people.
     """
 
@@ -251,6 +252,14 @@ class Recipe(Section):
     stages: list[Stage] = Field(min_length=1)
     report_to: list[Literal["tensorboard", "wandb"]] = Field(default_factory=list)
     keep_checkpoints: int = Field(default=2, ge=1)
+    parallel: Literal["replicate", "shard"] = "replicate"
+
+    @model_validator(mode="after")
+    def _can_be_cut(self) -> Recipe:
+        decoder = self.model.language_model
+        if self.parallel == "shard" and decoder is not None and decoder.quantization is not None:
+            raise ValueError("'parallel: shard' cannot cut a decoder in 4 bits; take 'quantization' out, or replicate")
+        return self
 
     def sources(self) -> dict[str, SourceConfig]:
         """Return the checked settings of every source."""

@@ -27,10 +27,10 @@ from ossicle.data.mix import Mix
 from ossicle.data.source import Source, SourceConfig, SourceContext, source_class
 from ossicle.data.stand_in import write_sets
 from ossicle.errors import ConfigError, DataError, UserError
-from ossicle.training import checkpoint, freeze, lora, processes
+from ossicle.training import checkpoint, freeze, lora, processes, shard
 from ossicle.training.build import Built, build
 from ossicle.training.checkpoint import Place
-from ossicle.training.loop import StageRun, run_steps
+from ossicle.training.loop import StageRun, autocast_dtype, run_steps
 from ossicle.training.objectives.base import Objective, StageContext
 from ossicle.training.recipe import Loaded, Recipe, Stage
 from ossicle.training.result import TrainResult, result_of, versions
@@ -80,14 +80,10 @@ class Run:
         processes.wait()
         found = checkpoint.newest(self.out / "checkpoints") if resume else None
         sources = self.open_sources()
-        built = build(self.recipe, sources)
-        for stage in self.recipe.stages:  # a name that means nothing is found now, not after hours
-            freeze.set_trainable(built.model, stage.train)
-        built.model.to(self.device)
+        built = self._built(sources, found)
         place = Place(stage=0, step=0)
         if found is not None:
             path, place = found
-            self._load(built, path, place)
             self.tell(f"resumed after step {place.step} of stage '{self.recipe.stages[place.stage].name}' from {path}")
         log = Log(self.out / "log.jsonl")
         if processes.is_main():
@@ -95,11 +91,36 @@ class Run:
         asked = self.recipe.report_to if processes.is_main() else []
         with open_trackers(asked, self.out, config.dump(self.recipe)) as trackers:
             for number in range(place.stage, len(self.recipe.stages)):
+                if number > place.stage and self._cuts():  # precision and freezing differ: cut anew
+                    built = self._built(sources, self._last())
                 done = place if number == place.stage else Place(stage=number, step=0)
                 self._stage(
                     built, sources, done, found[0] if found and number == place.stage else None, [log, *trackers]
                 )
+        if self._cuts() and processes.is_main():
+            built = self._built(sources, self._last())
         return self._finish(built, log)
+
+    def _cuts(self) -> bool:
+        """Return whether the decoder is cut among processes."""
+        return self.recipe.parallel == "shard" and processes.world() > 1
+
+    def _last(self) -> tuple[Path, Place]:
+        """Return the checkpoint that all processes have just written."""
+        found = checkpoint.newest(self.out / "checkpoints")
+        assert found is not None
+        return found
+
+    def _built(self, sources: Mapping[str, Source], found: tuple[Path, Place] | None) -> Built:
+        """Return the model, whole, as it starts or as a checkpoint has it."""
+        built = build(self.recipe, sources)
+        for stage in self.recipe.stages:  # a name that means nothing is found now, not after hours
+            freeze.set_trainable(built.model, stage.train)
+        if not self._cuts():
+            built.model.to(self.device)
+        if found is not None:
+            checkpoint.load_model(built.model, self._left_out(built, found[1].stage), found[0])
+        return built
 
     def check_needs(self) -> None:
         """List everything that the recipe needs and is not here, before any work.
@@ -184,6 +205,9 @@ class Run:
         prepare(built.model, stage)
         table = freeze.table(built.model)
         self.tell(freeze.table_text(table, stage.name))
+        if self._cuts():
+            shard.shard(built.model, lower=autocast_dtype(stage.precision, self.device), device=self.device)
+            built.model.streams.to(self.device)
         context = StageContext(
             model=built.model,
             processor=built.processor,
@@ -197,7 +221,7 @@ class Run:
         objective = build_objective(self._objective(stage), context).to(self.device)
         run = StageRun(context, objective, steps, self.out)
         if path is not None:
-            checkpoint.load_optimizer(run.optimizer, run.named, checkpoint.tensors(path / "optimizer.safetensors"))
+            checkpoint.load_optimizer(run.optimizer, run.named, path)
             heads = checkpoint.tensors(path / "objective.safetensors")
             checkpoint.load_tensors(objective, heads, (), path / "objective.safetensors")
 
@@ -219,9 +243,13 @@ class Run:
     def _save(self, built: Built, run: StageRun, place: Place, table: list[freeze.PartCount]) -> None:
         """Write one checkpoint."""
         processes.average_buffers(built.model)
-        if not processes.is_main():
-            return
         left_out = self._left_out(built, place.stage)
+        model = checkpoint.tensors_of(built.model, left_out)
+        moments = checkpoint.optimizer_tensors(run.optimizer, run.named)
+        shares = {f"model|{name}": value for name, value in model.items() if shard.is_share(value)}
+        shares |= {f"optimizer|{name}": value for name, value in moments.items() if shard.is_share(value)}
+        if not (processes.is_main() or shares):
+            return
         facts = {
             "stage": run.context.stage.name,
             "versions": versions(),
@@ -230,17 +258,16 @@ class Run:
             "left_out": list(left_out),
         }
         files: dict[str, Any] = {
-            "model.safetensors": checkpoint.tensors_of(built.model, left_out),
+            "model.safetensors": {name: value for name, value in model.items() if not shard.is_share(value)},
             "objective.safetensors": checkpoint.tensors_of(run.objective),
-            "optimizer.safetensors": checkpoint.optimizer_tensors(run.optimizer, run.named),
+            "optimizer.safetensors": {name: value for name, value in moments.items() if not shard.is_share(value)},
             "recipe.yaml": config.dump(self.recipe),
             "stage.json": json.dumps(facts, indent=1),
         }
-        checkpoint.save(self.out / "checkpoints", place, files, keep=self.recipe.keep_checkpoints)
-
-    def _load(self, built: Built, path: Path, place: Place) -> None:
-        state = checkpoint.tensors(path / "model.safetensors")
-        checkpoint.load_tensors(built.model, state, self._left_out(built, place.stage), path / "model.safetensors")
+        keep = self.recipe.keep_checkpoints
+        checkpoint.save(self.out / "checkpoints", place, files, keep=keep, shares=shares)
+        if shares:
+            processes.wait()
 
     def _left_out(self, built: Built, stage: int) -> tuple[str, ...]:
         """Return the prefixes of published weights that no stage so far has trained."""
