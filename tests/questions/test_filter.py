@@ -13,7 +13,8 @@ from ossicle.questions.filter import FilterConfig, Filters, Held, apply, joint_s
 from ossicle.questions.not_answers import is_not_an_answer
 from ossicle.questions.paper_data import keeps
 
-SAMPLE = [json.loads(line) for line in Path(__file__).with_name("answers_labelled.jsonl").read_text().splitlines()]
+FLOORS = {"labelled": (0.95, 0.95), "fresh": (0.95, 0.95), "unseen": (0.9, 0.6)}
+"""Precision and recall. `unseen` was written and labelled after the shapes were, and nothing was changed for it."""
 
 
 def row(question: str, answer: str, **more) -> dict:
@@ -21,17 +22,21 @@ def row(question: str, answer: str, **more) -> dict:
     return {"id": question[:8], "messages": turns, "audios": ["a.wav"], "task": "open", "clip": "s/a", **more}
 
 
-def measured(declines) -> tuple[float, float]:
-    found = [item for item in SAMPLE if declines(item["text"])]
+def measured(sample: list[dict], declines) -> tuple[float, float]:
+    found = [item for item in sample if declines(item["text"])]
     right = sum(not item["answer"] for item in found)
-    return right / len(found), right / sum(not item["answer"] for item in SAMPLE)
+    return right / len(found), right / sum(not item["answer"] for item in sample)
 
 
-def test_answers_that_are_none_are_found_better_than_by_the_papers_phrases():
-    precision, recall = measured(is_not_an_answer)
-    paper_precision, paper_recall = measured(lambda text: not keeps(text))
-    assert precision >= 0.9
-    assert recall >= 0.75
+@pytest.mark.parametrize("name", FLOORS)
+def test_answers_that_are_none_are_found_better_than_by_the_papers_phrases(name):
+    text = Path(__file__).with_name(f"answers_{name}.jsonl").read_text(encoding="utf-8")
+    sample = [json.loads(line) for line in text.splitlines()]
+    assert len(sample) >= 100
+    precision, recall = measured(sample, is_not_an_answer)
+    paper_precision, paper_recall = measured(sample, lambda text: not keeps(text))
+    assert precision >= FLOORS[name][0]
+    assert recall >= FLOORS[name][1]
     assert precision > paper_precision + 0.2
     assert recall > paper_recall + 0.2
 
