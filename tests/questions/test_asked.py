@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from ossicle.data.material import DIGITS, Sound, to_int16
+from ossicle.data.source import SourceContext
+from ossicle.errors import ConfigError
 from ossicle.questions import closed, levels, outside, wording
+from ossicle.questions.asked import BASE_POOLS, Asked, AskedConfig
 from ossicle.questions.compose import Composer, Piece
 from ossicle.questions.heard import Event, Heard
 
@@ -64,6 +67,28 @@ def test_pitch_moves_with_speed(composer: Composer) -> None:
     spectrum = np.abs(np.fft.rfft(part.samples(), 1 << 17))
     assert part.speed != 1
     assert part.event().pitch_hz == pytest.approx(np.argmax(spectrum) * RATE / (1 << 17), rel=0.01)
+
+
+def test_runs_with_other_seeds_may_hear_the_same_audios_and_leave_kinds_out(tmp_path: Path) -> None:
+    """`audio_seed` fixes the audios, `repeats` which of them are asked about: their features are kept once."""
+    for pool in BASE_POOLS:
+        (tmp_path / pool).mkdir()
+        (tmp_path / pool / "manifest.jsonl").touch()
+
+    def source(seed: int, **settings: object) -> Asked:
+        items = {"world": 3, "silence": 2}
+        config = AskedConfig(root=str(tmp_path), items=items, synthesised={"world": 12}, **settings)
+        return Asked(config, SourceContext(seed=seed))
+
+    first, second = source(0, audio_seed=1), source(5, audio_seed=1, repeats={"silence": 0, "world": 2})
+    names = [first.audio(item).name for item in range(5)]
+    assert names == [second.audio(item).name for item in range(5)] == [source(1).audio(i).name for i in range(5)]
+    assert names[0] != source(0).audio(0).name
+    assert np.array_equal(first.audio(0).load().samples, second.audio(0).load().samples)
+    assert [second.order.count(item) for item in range(5)] == [2, 2, 2, 0, 0]
+    assert first.sample(0).messages != second.sample(0).messages
+    with pytest.raises(ConfigError, match="leave nothing to ask about"):
+        source(0, repeats={"world": 0, "silence": 0})
 
 
 def events(*sounds: Sound) -> Heard:

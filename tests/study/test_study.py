@@ -12,7 +12,7 @@ import yaml
 from ossicle.cli import app
 from ossicle.data.manifest import read_set
 from ossicle.errors import ConfigError, DataError, MissingExtraError
-from ossicle.study import budget, engines, verdicts
+from ossicle.study import budget, engines, report, verdicts
 from ossicle.study.held_out import root_of
 from ossicle.study.plan import Claim, StudyConfig, data_mark, jobs_of, load_study, shipped, unfold
 from ossicle.study.run import Plan, run_study
@@ -132,8 +132,9 @@ def test_verdicts_by_hand() -> None:
     assert verdict("a", "b") == "does not"
     assert verdict("c", "a") == "cannot tell"
     assert verdict("b", "a", by=0.9) == "does not"
-    assert verdict("d", "a") == "not measured"
-    assert verdict("b", "a", tasks=["nothing"]) == "not measured"
+    assert verdict("d", "a") == verdict("b", "a", tasks=["nothing"]) == "cannot tell"
+    absent = verdicts.decide(Claim(**claim, better="d", than="a"), rows, {}, [])
+    assert absent["missing"] == ["d"] and "not measured: d" in report.claims_table([absent])[-1]
     costs = {"a": {"train_flops": 10}, "b": {"train_flops": 6}}
     cheaper = Claim(**claim, better="b", than="a", cheaper="train_flops", share=0.7)
     assert verdicts.decide(cheaper, rows, costs, [])["verdict"] == "holds"
@@ -178,6 +179,26 @@ def test_engines_are_named_and_ray_says_how_to_get_it() -> None:
     except ImportError:
         with pytest.raises(MissingExtraError, match=r"ossicle\[ray\]"):
             next(engines.engine("ray")([], None, print))  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_ray_runs_the_rows_as_one_process_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same losses and scores, each row in a process of its own; a row that cannot be run is one line."""
+    pytest.importorskip("ray")
+    path, found = study(tmp_path), {}
+    for name in ("local", "ray"):
+        out = ["--out", str(tmp_path / name), "--device", "cpu", "--json"]
+        assert app.run(["study", str(path), "--engine", name, *out]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result["unfinished"] == []
+        found[name] = [(row["row"], row["score"]["value"], row["last_loss"]) for row in result["rows"]]
+        assert len((tmp_path / name / "rows.jsonl").read_text().splitlines()) == 2
+    assert found["ray"] == found["local"]
+    gone = study(
+        tmp_path, set={"data.sounds": {"kind": "messages", "path": str(tmp_path / "nowhere.jsonl")}}, claims=[]
+    )
+    assert app.run(["study", str(gone), "--engine", "ray", "--out", str(tmp_path / "gone"), "--device", "cpu"]) == 2
+    assert "nowhere.jsonl" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", shipped())

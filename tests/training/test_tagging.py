@@ -10,13 +10,17 @@ from ossicle.connectors.base import build_connector
 from ossicle.data.mix import Mix, MixEntry
 from ossicle.data.sample import Sample
 from ossicle.data.source import Source, SourceConfig, SourceContext
+from ossicle.encoders.tensors import read_tensors
 from ossicle.errors import CheckpointError, ConfigError
 from ossicle.model import AudioLM
 from ossicle.tiny import TINY_ENCODERS
 from ossicle.training import freeze
+from ossicle.training.inspection import needs_of
 from ossicle.training.objectives.base import StageContext
 from ossicle.training.objectives.tagging import Tagging, TaggingConfig
-from ossicle.training.recipe import LanguageModelSpec, ModelSpec, Recipe, Stage
+from ossicle.training.recipe import LanguageModelSpec, Loaded, ModelSpec, Recipe, Stage, load
+from ossicle.training.run import Run
+from ossicle.training.shrink import shrink
 from ossicle.types import Waveform
 
 LABELS = ["hum"] * 6 + ["hiss; hum", "hiss"]
@@ -127,3 +131,36 @@ def test_a_connector_starts_from_a_taggers_blocks(tmp_path):
     facts = task.stream.encoder.facts
     with pytest.raises(CheckpointError, match="do not fit, first down_layer"):
         build_connector({**spec, "inner": 8}, facts, 64).load_pretrained()
+
+
+@pytest.mark.slow
+def test_a_tagger_of_one_run_is_handed_to_the_next(tmp_path, monkeypatch):
+    """nano-whisper-at's encoder and blocks are what nano-ltu-as-tagged hears with, and only its projection learns."""
+    monkeypatch.delenv("OSSICLE_TAGGER", raising=False)
+    loaded = load("nano-ltu-as-tagged")
+    assert loaded.recipe.stages == load("nano-ltu-as").recipe.stages[2:]
+    absent = [need.what for need in needs_of(loaded.recipe, SourceContext()) if "audio" in need.what]
+    assert [what.split(":")[0] for what in absent] == [
+        "encoder of stream 'audio'",
+        "start of the connector of stream 'audio'",
+    ]
+    Run(shrink(load("nano-whisper-at")), tmp_path / "tagger", shrink=True, tell=lambda _: None).train()
+    monkeypatch.setenv("OSSICLE_TAGGER", str(tmp_path / "tagger" / "model"))
+    small, given = shrink(loaded), loaded.recipe.model.streams[0]
+    ear = small.recipe.model.streams[0]
+    ear = ear.model_copy(  # a small run takes nothing from outside; here it does
+        update={
+            "encoder": {**ear.encoder, "pretrained": given.encoder["pretrained"]},
+            "connector": {**ear.connector, "init": given.connector["init"]},
+        }
+    )
+    model = small.recipe.model.model_copy(update={"streams": [ear]})
+    recipe = small.recipe.model_copy(update={"model": model, "stages": small.recipe.stages[:1]})
+    run = Run(Loaded(recipe=recipe, folder=small.folder), tmp_path / "next", shrink=True, tell=lambda _: None)
+    run.train()
+    before, after = (read_tensors([tmp_path / name / "model"]) for name in ("tagger", "next"))
+    kept = [name for name in after if ".encoder." in name or ".time_tr." in name or ".layer_tr." in name]
+    assert any(".layer_tr." in name for name in kept) and any(".encoder." in name for name in kept)
+    assert all(torch.equal(before[name], after[name]) for name in kept)
+    learned = [name for name in after if ".projection." in name]
+    assert learned and not any(torch.equal(before[name], after[name]) for name in learned)

@@ -196,7 +196,9 @@ def fingerprint(model: Any, dtype: torch.dtype) -> str:
         if stream.encoder is None:
             continue
         for part in stream.encoder.feature_parts():
-            settings = part.config.model_dump(mode="json")
+            settings = part.config.model_dump(
+                mode="json", exclude={"pretrained", "revision"}
+            )  # where weights came from
             digest.update(json.dumps([name, settings], sort_keys=True).encode())
             for key, tensor in part.state_dict().items():
                 digest.update(key.encode())

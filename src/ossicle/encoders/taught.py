@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from ossicle.encoders.tensors import expanded
 from ossicle.errors import CheckpointError
 
 SHIPPED = Path(__file__).parents[1]
@@ -20,9 +21,9 @@ SHIPPED = Path(__file__).parents[1]
 
 
 def model_folder(name: str) -> Path:
-    """Return the folder that MODEL in `MODEL#STREAM` means; it need not be there."""
+    """Return the folder that MODEL in `MODEL#STREAM` means, `${VARIABLES}` filled in; it need not be there."""
     inside = SHIPPED / name
-    return inside if (inside / "config.json").is_file() else Path(name).expanduser()
+    return inside if (inside / "config.json").is_file() else expanded(name)
 
 
 def load_taught(encoder: nn.Module, name: str) -> None:

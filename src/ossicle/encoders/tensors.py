@@ -8,6 +8,7 @@ Source: our choice (`torch.load(weights_only=True)`).
 
 from __future__ import annotations
 
+import os
 import pickle
 import zipfile
 from collections.abc import Iterable
@@ -44,6 +45,11 @@ def weight_files(path: Path) -> list[Path]:
     return found
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path with `~` and `${VARIABLES}` filled in; what is not set stays as it is."""
+    return Path(os.path.expandvars(path)).expanduser()
+
+
 def read_tensors(paths: Iterable[Path]) -> dict[str, Tensor]:
     """Return all tensors of files and folders; a later one wins.
 
@@ -55,7 +61,7 @@ def read_tensors(paths: Iterable[Path]) -> dict[str, Tensor]:
     """
     state: dict[str, Tensor] = {}
     for path in paths:
-        for file in weight_files(Path(path).expanduser()):
+        for file in weight_files(expanded(path)):
             state |= _one(file)
     return state
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from functools import lru_cache, partial
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -21,6 +21,7 @@ from pydantic import Field
 from ossicle.data.material import is_held_out, pools
 from ossicle.data.sample import MadeAudio, Sample
 from ossicle.data.source import Need, Source, SourceConfig, SourceContext
+from ossicle.errors import ConfigError
 from ossicle.questions import closed, outside
 from ossicle.questions.compose import VOICES, Composer, Piece
 from ossicle.questions.heard import Heard
@@ -40,9 +41,10 @@ class AskedConfig(SourceConfig):
         questions: Samples made of each audio.
         synthesised: Sounds of each synthesised pool.
         sounds_seed: Seed of what is synthesised.
+        audio_seed: Seed of what the audios are, so that runs with other seeds hear the same ones; None = the recipe's.
         held_out: Groups (or a share of the groups) of a pool that are not used.
         two_turns: Share of samples that ask a second question.
-        repeats: How many times as often the audios of a kind are asked about; 1 where nothing is said.
+        repeats: How many times as often the audios of a kind are asked about; 1 where nothing is said, 0 = never.
     """
 
     kind: str = "asked"
@@ -51,9 +53,10 @@ class AskedConfig(SourceConfig):
     questions: int = Field(default=24, ge=1)
     synthesised: dict[str, int] = Field(default={"world": 4000, "words": 4500, "phrases": 600})
     sounds_seed: int = 7
+    audio_seed: int | None = None
     held_out: dict[str, list[str] | float] = Field(default={})
     two_turns: float = Field(default=0.1, ge=0, le=1)
-    repeats: dict[str, int] = Field(default={})
+    repeats: dict[str, Annotated[int, Field(ge=0)]] = Field(default={})
 
 
 class Asked(Source):
@@ -65,6 +68,9 @@ class Asked(Source):
         super().__init__(config, context)
         self.kinds = [kind for kind, count in config.items.items() for _ in range(_fewer(count, context.shrink))]
         self.order = [item for item, kind in enumerate(self.kinds) for _ in range(config.repeats.get(kind, 1))]
+        if not self.order:
+            raise ConfigError(f"asked: 'items' and 'repeats' leave nothing to ask about ({dict(config.items)})")
+        self.audio_seed = context.seed if config.audio_seed is None else config.audio_seed
         found = pools(
             context.path(config.root),
             BASE_POOLS,
@@ -94,7 +100,7 @@ class Asked(Source):
 
     def piece(self, item: int) -> Piece:
         """Return audio number `item`, not yet rendered."""
-        return self.composer.draw(self.kinds[item], np.random.default_rng([self.context.seed, 71, item]))
+        return self.composer.draw(self.kinds[item], np.random.default_rng([self.audio_seed, 71, item]))
 
     def _facts(self, item: int) -> Heard:
         return self.piece(item).heard
@@ -115,7 +121,7 @@ class Asked(Source):
 
     def audio(self, item: int) -> MadeAudio:
         """Return audio number `item`, to be rendered when it is needed."""
-        name = hashlib.blake2b(f"{self.fingerprint()}|{self.context.seed}|{item}".encode(), digest_size=12).hexdigest()
+        name = hashlib.blake2b(f"{self.fingerprint()}|{self.audio_seed}|{item}".encode(), digest_size=12).hexdigest()
         return MadeAudio(make=partial(self._render, item), name=f"asked {name}")
 
     def _render(self, item: int) -> Waveform:
@@ -141,7 +147,7 @@ class Asked(Source):
 
     def fingerprint(self) -> str:
         """Return a hash of the settings that decide what the audios are."""
-        kept = self.config.model_dump(exclude={"questions", "two_turns", "repeats"})
+        kept = self.config.model_dump(exclude={"questions", "two_turns", "repeats", "audio_seed"})
         return hashlib.blake2b(repr((kept, len(self.kinds))).encode(), digest_size=16).hexdigest()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ossicle.errors import ConfigError, require, suggest
+from ossicle.errors import ConfigError, UserError, require, suggest
 from ossicle.study.budget import Cost
 from ossicle.study.plan import Job
 from ossicle.study.rows import Place, run_job
@@ -27,16 +27,32 @@ def by_ray(work: Work, place: Place, tell: Callable[[str], None]) -> Iterator[di
         MissingExtraError: Ray is not installed.
     """
     ray = require("ray", "ray")
-    if not ray.is_initialized():
+    ours = not ray.is_initialized()
+    if ours:
         ray.init(log_to_driver=False)
-    resources = {"num_gpus": 1} if ray.cluster_resources().get("GPU") else {"num_cpus": 1}
-    remote = ray.remote(**resources)(run_job)
-    waiting = [remote.remote(job, cost, place, _quiet) for job, cost in work]
-    while waiting:
-        (done, *_), waiting = ray.wait(waiting, num_returns=1)
-        record = ray.get(done)
-        tell(f"row '{record['row']}', seed {record['seed']}: finished")
-        yield record
+    try:
+        resources = {"num_gpus": 1} if ray.cluster_resources().get("GPU") else {"num_cpus": 1}
+        remote = ray.remote(**resources)(run_job)
+        waiting = [remote.remote(job, cost, place, _quiet) for job, cost in work]
+        while waiting:
+            (done, *_), waiting = ray.wait(waiting, num_returns=1)
+            record = _record(ray, done)
+            tell(f"row '{record['row']}', seed {record['seed']}: finished")
+            yield record
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _record(ray: Any, done: Any) -> dict[str, Any]:
+    """Return a row's record, or raise what its process raised as if it had been raised here."""
+    try:
+        record: dict[str, Any] = ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        raise
+    return record
 
 
 def _quiet(text: str) -> None:

@@ -34,8 +34,9 @@ def page(result: Mapping[str, Any], *, title: str, picture: str | None = None) -
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the rows of a study as lines of a Markdown table."""
     lines = [
-        "| row | seeds | score | 95 % | gain | parameters | tokens | training | a question | memory | train | data |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| row | seeds | n | score | 95 % | gain | parameters | tokens | training | a question | memory | train | "
+        "samples/s | data |",
+        "|" + "---|" * 14,
     ]
     for row in rows:
         cost, found = row["cost"], row["score"]
@@ -43,6 +44,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         cells = [
             row["row"],
             " ".join(map(str, row["seeds"])),
+            str(len(row["seeds"]) * sum(task.get("n", 0) for task in row["tasks"].values())),
             number(found["value"]),
             "–".join(number(end) for end in found["ci95"]),
             number(row["gain"]),
@@ -52,6 +54,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{si(cost['ask_flops'])}FLOP",
             f"{cost['memory_bytes'] / 2**30:.2f} GiB",
             f"{row['train_s']:.0f} s",
+            f"{cost['samples'] / max(row['train_s'], 0.1):.0f}",
             f"`{row['data'][:6]}`",
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -87,6 +90,8 @@ def claims_table(claims: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _found(claim: Mapping[str, Any]) -> str:
+    if claim.get("missing"):
+        return f"not measured: {', '.join(claim['missing'])}"
     if "measured_share" in claim:
         return f"{claim['measured_share']:.2f} of the operations"
     return "; ".join(

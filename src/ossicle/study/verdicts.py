@@ -8,8 +8,8 @@ another corpus.
 
     holds            the interval of the difference lies above what is claimed
     does not         it lies below
-    cannot tell      it covers it; `smallest_detectable` says what would have been seen
-    not measured     a row is missing
+    cannot tell      it covers it, and `smallest_detectable` says what would have been seen; or `missing` names what was
+                     not measured
 
 Source: our choice.
 """
@@ -124,21 +124,24 @@ def decide(
 ) -> dict[str, Any]:
     """Return a claim's verdict and the numbers it stands on."""
     facts: dict[str, Any] = claim.model_dump()
+    if missing := [name for name in (claim.better, claim.than) if name not in (costs if claim.cheaper else rows)]:
+        return undecided(facts, missing)
     if claim.cheaper:
-        if claim.better not in costs or claim.than not in costs:
-            return {**facts, "verdict": "not measured"}
         share = costs[claim.better][claim.cheaper] / max(1, costs[claim.than][claim.cheaper])
         return {**facts, "measured_share": share, "verdict": "holds" if share <= claim.share else "does not"}
-    if claim.better not in rows or claim.than not in rows:
-        return {**facts, "verdict": "not measured"}
     found = compare_rows(rows[claim.than], rows[claim.better], outside)["tasks"]
     chosen = [found[name] for name in (claim.tasks or [ALL]) if name in found]
     if not chosen:
-        return {**facts, "verdict": "not measured"}
+        return undecided(facts, claim.tasks or [ALL])
     verdicts = {_verdict(task, claim.by) for task in chosen}
     verdict = verdicts.pop() if len(verdicts) == 1 else "cannot tell"
     kept = ("delta", "ci95", "p", "smallest_detectable", "n")
     return {**facts, "verdict": verdict, "on": [{key: task[key] for key in kept} for task in chosen]}
+
+
+def undecided(claim: Mapping[str, Any], missing: Sequence[str]) -> dict[str, Any]:
+    """Return a claim that nobody can decide, because rows or tasks were not measured."""
+    return {**claim, "verdict": "cannot tell", "missing": list(missing)}
 
 
 def _verdict(task: Mapping[str, Any], by: float) -> str:

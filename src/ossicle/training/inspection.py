@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ossicle.data.mix import Mix
 from ossicle.data.source import Need, SourceContext, source_class
 from ossicle.encoders.base import build_encoder
+from ossicle.encoders.tensors import expanded
 from ossicle.errors import UserError
 from ossicle.integration.base import layer_indices
 from ossicle.integration.memory import ATTENTION, attention_backend
@@ -86,7 +87,7 @@ def needs_of(recipe: Recipe, context: SourceContext) -> Iterator[Need]:
         for name in _pretrained_in(stream.encoder):
             yield _weights(f"encoder of stream '{stream.name}'", name)
         if init := stream.connector.get("init"):
-            there = Path(init).expanduser().exists()
+            there = expanded(init).exists()
             yield Need(what=f"start of the connector of stream '{stream.name}'", source=str(init), present=there)
     for stage in recipe.stages:
         if stage.objective.get("transcribe") not in (None, "ctc"):
@@ -112,7 +113,7 @@ def _weights(what: str, name: str) -> Need:
     from ossicle.inference.engine import BUNDLED, bundled
 
     model, of_a_model, _ = name.partition("#")
-    folder = bundled(model) if model in BUNDLED else Path(model).expanduser()
+    folder = bundled(model) if model in BUNDLED else expanded(model)
     if folder.is_dir() or of_a_model:
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         return Need(what=f"{what}: {name}", source=str(folder), present=(folder / "config.json").is_file(), bytes=size)
