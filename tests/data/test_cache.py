@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,18 @@ def test_a_transcript_goes_where_the_template_wants_it(processor: AudioProcessor
 
 def broken(number: int) -> Sample:
     return question("?", "x", [AudioRef(path=Path("nowhere") / f"{number}.wav")], id=f"broken{number}")
+
+
+def test_a_clip_that_takes_too_long_is_left_out_and_counted(processor: AudioProcessor) -> None:
+    never = threading.Event()
+    stuck = MadeAudio(make=lambda: never.wait(60) and clip(0).make(), name="stuck|0")
+    collator = Collator(processor, max_skipped=0.5, patience_s=0.5)
+    try:
+        batch = collator([*samples(2), question("?", "x", [stuck], id="stuck")])
+    finally:
+        never.set()
+    assert batch.ids == ["0", "1"]
+    assert collator.skips == {"took longer than 0.5 s to read": 1}
 
 
 def test_unreadable_clips_are_left_out_counted_and_bounded(processor: AudioProcessor) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ossicle.data.mix import BLOCK, POOL_BATCHES, Mix, MixEntry
+from ossicle.data.mix import BLOCK, Mix, MixEntry
 from ossicle.data.sample import Sample, question
 from ossicle.data.source import Source, SourceConfig, SourceContext
 from ossicle.errors import ConfigError
@@ -90,15 +90,18 @@ def test_an_endless_source_goes_on_and_is_never_asked_its_length() -> None:
 
 def test_batches_hold_like_lengths_and_lose_nothing() -> None:
     stream = mix({"source": "a"}, a=Numbers(1000))
-    batches = [stream.batch_positions(n, 8) for n in range(2 * POOL_BATCHES)]
-    assert sorted(p for batch in batches for p in batch) == list(range(2 * POOL_BATCHES * 8))
+    pool = stream.pool_batches(8)
+    assert pool == 64
+    batches = [stream.batch_positions(n, 8) for n in range(2 * pool)]
+    assert sorted(p for batch in batches for p in batch) == list(range(2 * pool * 8))
     source = stream.sources[0]
     lengths = [[source.duration_s(stream.place(p)[1]) for p in batch] for batch in batches]
     waste = sum(max(row) * len(row) - sum(row) for row in lengths) / sum(max(row) * len(row) for row in lengths)
     assert waste < 0.1
-    tops = [max(row) for row in lengths[:POOL_BATCHES]]
+    tops = [max(row) for row in lengths[:pool]]
     assert tops != sorted(tops)
     assert mix({"source": "a"}, a=Numbers(1000)).batch_positions(19, 8) == batches[19]
+    assert mix({"source": "a"}, a=Numbers(20)).pool_batches(8) == mix({"source": "a"}, a=Forever(0)).pool_batches(8)
 
 
 @pytest.mark.parametrize(

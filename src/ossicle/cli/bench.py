@@ -110,17 +110,88 @@ def data(
     clips: Annotated[int, typer.Option(help="Labelled clips that are asked about.", min=100)] = 3000,
     rounds: Annotated[int, typer.Option(help="Measurements; the fastest counts.", min=1)] = 3,
     cores: Annotated[int, typer.Option(help="Of one machine, for the scaling.", min=1)] = 16,
+    batch: Annotated[int, typer.Option(help="Samples of a batch, for its padding.", min=2)] = 32,
     seed: SeedOption = 0,
     json: JsonOption = False,
 ) -> None:
-    """Measure the data engine per core: closed questions from facts in memory, describing audio."""
-    from ossicle.bench.data import run as measure
+    """Measure per core: closed questions from facts, describing audio, decoding and features; and padding.
 
-    result = measure(clips=clips, rounds=rounds, cores=cores, seed=seed)
-    text = (
-        f"{result['closed_questions_per_s']} closed questions a second and core\n"
+    Example: ossicle bench data --json
+    """
+    from ossicle.bench import data as engine
+    from ossicle.bench import input as incoming
+
+    result = engine.run(clips=clips, rounds=rounds, cores=cores, seed=seed)
+    result |= incoming.run(rounds=rounds, batch=batch, seed=seed)
+    padding, goals = result["padding"], result["goals"]
+    lines = [
+        f"{result['closed_questions_per_s']} closed questions a second and core",
         f"{result['describe_ms_per_10s']} ms to describe 10 s of audio, "
-        f"{result['describe_times_real_time']} x real time\n"
-        f"the paper's set, hours by machines of {cores} cores: {result['paper_set']['hours']}"
-    )
-    output.emit(result, json=json, text=text)
+        f"{result['describe_times_real_time']} x real time",
+        f"the paper's set, hours by machines of {cores} cores: {result['paper_set']['hours']}",
+        *(
+            f"{name}: decoding {row['decode']:.0f}, features {row['features']:.0f}, both "
+            f"{row['times_real_time']:.0f} x real time and core (goal at least {goals['times_real_time']})"
+            for name, row in result["input"].items()
+        ),
+        f"padding in batches of {batch}: {padding['tokens']:.1%} of tokens (goal at most {goals['padding']:.0%}; audio "
+        f"{padding['audio']:.1%}, text {padding['text']:.1%}); random batches {padding['tokens_random']:.1%}",
+    ]
+    output.emit(result, json=json, text="\n".join(lines))
+
+
+@app.command()
+def train(
+    steps: Annotated[int, typer.Option(help="Optimiser steps over kept features.", min=2)] = 12,
+    batch: Annotated[int, typer.Option(help="Samples of a step.", min=2)] = 16,
+    clips: Annotated[int, typer.Option(help="Clips that the mixture hears.", min=2)] = 16,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+) -> None:
+    """Measure what training waits for when features are kept, and what a mixture costs that selects one encoder.
+
+    Example: ossicle bench train --json
+    """
+    from ossicle.bench.train import run
+
+    output.note(f"bench train: {steps} steps of {batch} over kept features; a mixture over {clips} clips")
+    result = run(steps=steps, batch=batch, clips=clips, seed=seed)
+    cached, mowe, goals = (result[name] for name in ("cached", "mowe", "goals"))
+    lines = [
+        f"kept features: the decoder is busy {cached['busy']:.1%} of the time (goal at least {goals['busy']:.0%}); "
+        f"a step {cached['step_s'] * 1000:.0f} ms, of which its batch {cached['batch_s'] * 1000:.1f} ms",
+        f"MoWE top 1: {mowe['ratio']:.3f} x the operations of base, selected encoders and router, "
+        f"{mowe['seconds_ratio']:.2f} x their time (goal at most {goals['mowe']:g})",
+    ]
+    output.emit(result, json=json, text="\n".join(lines))
+
+
+@app.command()
+def length(
+    shape: Annotated[str, typer.Option(help="Named decoder shape.")] = "cpu-small",
+    seconds: Annotated[list[int] | None, typer.Option(help="Lengths of the audio; default 10 s to an hour.")] = None,
+    rounds: Annotated[int, typer.Option(help="Prefills of each length; the fastest counts.", min=1)] = 2,
+    limit: Annotated[float, typer.Option(help="Seconds that a length may take.", min=1)] = 60.0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    threads: Annotated[int | None, typer.Option(help="CPU threads of each process.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Measure prefill time and memory over the length of the audio, attended and prepended.
+
+    Example: ossicle bench length --seconds 60 --seconds 300 --seconds 600
+    """
+    from ossicle.bench.integrations import Setting
+    from ossicle.bench.length import LENGTHS_S, run
+
+    output.note(f"bench length at {shape}: one process for each length")
+    setting = Setting(shape=shape, device=device, dtype=dtype, threads=threads)
+    result = run(setting, sorted(seconds or LENGTHS_S), rounds=rounds, limit_s=limit)
+    lines = []
+    for name, rows in result["curves"].items():
+        for row in rows:
+            took = row.get("failed") or f"{row['prefill_s']:.2f} s, {row['peak_bytes'] / 1e6:.0f} MB"
+            lines.append(f"{name:10} {row['seconds']:5} s of audio: {took}")
+        found = [f"{what} {value:.2f}" for what, value in result["slopes"][name].items() if value is not None]
+        lines.append(f"{name:10} slope from 5 minutes on: {', '.join(found) or 'not reached'} (goal {result['goal']})")
+    output.emit(result, json=json, text="\n".join(lines))

@@ -21,7 +21,8 @@ from ossicle.audio import chunk
 from ossicle.chat import spoken
 from ossicle.data import ltu_batch
 from ossicle.data.cache import FeatureCache, Features
-from ossicle.data.sample import Audio, FeatureFile, Sample, waveform
+from ossicle.data.patience import within
+from ossicle.data.sample import Audio, FeatureFile, Sample, identity, waveform
 from ossicle.errors import AudioError, DataError
 from ossicle.loss import IGNORE
 from ossicle.processor import AudioProcessor, as_samples
@@ -59,6 +60,7 @@ class Collator:
         max_skipped: Share of samples that may be unreadable.
         cutoff_tokens: Text beyond so many tokens is cut off; None = never.
         compat: `ltu` = laid out as the official code does.
+        patience_s: Seconds that reading one recording may take; what takes longer is left out as unreadable.
     """
 
     def __init__(
@@ -71,8 +73,9 @@ class Collator:
         max_skipped: float = 0.01,
         cutoff_tokens: int | None = None,
         compat: Literal["ltu"] | None = None,
+        patience_s: float = 60.0,
     ) -> None:
-        self.processor = processor
+        self.processor, self.patience_s = processor, patience_s
         self.loss_on = loss_on
         self.cutoff_tokens = cutoff_tokens
         self.compat = compat
@@ -121,7 +124,9 @@ class Collator:
     def _clip(self, audio: Audio) -> np.ndarray | Features:
         if isinstance(audio, FeatureFile):
             return self.features(audio)
-        return self.cache.get(audio) if self.cache is not None else as_samples(waveform(audio), 0)
+        if self.cache is not None:
+            return self.cache.get(audio)
+        return within(self.patience_s, lambda: as_samples(waveform(audio), 0), identity(audio))
 
     def features(self, file: FeatureFile) -> Features:
         """Return pre-extracted features as the model's one encoder would give them.

@@ -21,8 +21,11 @@ from ossicle.data.source import Source
 from ossicle.errors import ConfigError, suggest
 
 BLOCK = 1024
-POOL_BATCHES = 16
-"""Batches of like length are cut from a pool of this many."""
+POOLS = (16, 64, 256, 1024)
+"""Batches of like length are cut from a pool of this many: the most that an epoch fills, the least without an end."""
+TOKENS_PER_S = 12.5
+TOKENS_PER_CHARACTER = 0.25
+"""What a second of audio and a character of text are taken to weigh beside each other."""
 
 
 class MixEntry(Section):
@@ -90,13 +93,19 @@ class Mix:
         which, index = self.place(position)
         return self.sources[which].sample(index)
 
-    def batch_positions(self, number: int, size: int) -> list[int]:
-        """Return the positions of effective batch `number`: of like length, from a pool of 16 batches.
+    def pool_batches(self, size: int) -> int:
+        """Return how many batches of `size` are cut from one pool."""
+        filled = 0 if self.endless else self.num_samples // size
+        return max([pool for pool in POOLS if pool <= filled], default=POOLS[0])
 
-        The pool is sorted by seconds of audio and cut into four; each quarter is sorted by its text and cut into four
-        batches. Every position is in exactly one batch; micro-batches are neighbours, so they are alike too.
+    def batch_positions(self, number: int, size: int) -> list[int]:
+        """Return the positions of effective batch `number`: of like length, cut from a pool.
+
+        The pool is sorted by seconds of audio and cut into groups; each group is sorted by its text and cut into
+        batches. Of all numbers of groups the one with the least padding is taken. Every position is in exactly one
+        batch; micro-batches are neighbours, so they are alike too.
         """
-        pool, offset = divmod(number, POOL_BATCHES)
+        pool, offset = divmod(number, self.pool_batches(size))
         return list(_pooled(self, pool, size)[offset])
 
     def batch(self, number: int, size: int) -> list[Sample]:
@@ -122,15 +131,15 @@ class Mix:
         return np.random.default_rng([*self.key, 3, which, epoch]).permutation(kept)
 
     def _pool_of(self, pool: int, size: int) -> list[list[int]]:
-        start = pool * POOL_BATCHES * size
-        positions = list(range(start, start + POOL_BATCHES * size))
-        by_audio = sorted(positions, key=self._seconds)
-        group = math.isqrt(POOL_BATCHES) * size
-        runs = [sorted(by_audio[i : i + group], key=self._characters) for i in range(0, len(by_audio), group)]
-        alike = [position for run in runs for position in run]
-        batches = [alike[i : i + size] for i in range(0, len(alike), size)]
-        order = np.random.default_rng([*self.key, 4, pool]).permutation(POOL_BATCHES)
-        return [batches[i] for i in order]
+        count = self.pool_batches(size)
+        positions = range(pool * count * size, (pool + 1) * count * size)
+        audio = TOKENS_PER_S * np.array([self._seconds(p) for p in positions])
+        text = TOKENS_PER_CHARACTER * np.array([self._characters(p) for p in positions])
+        by_audio = np.argsort(audio, kind="stable")
+        ways = [_cut(by_audio, text, groups).reshape(count, size) for groups in _powers_of_two(count)]
+        best = min(ways, key=lambda way: float((audio[way].max(1) + text[way].max(1)).sum()))
+        order = np.random.default_rng([*self.key, 4, pool]).permutation(count)
+        return (best[order] + positions.start).tolist()  # type: ignore[no-any-return]
 
     def _seconds(self, position: int) -> float:
         which, index = self.place(position)
@@ -138,6 +147,16 @@ class Mix:
 
     def _characters(self, position: int) -> int:
         return sum(len(turn["content"]) for turn in self.sample(position).messages)
+
+
+def _cut(by_audio: np.ndarray, text: np.ndarray, groups: int) -> np.ndarray:
+    """Return the places of a pool, each group of neighbours in audio sorted by text."""
+    rows = by_audio.reshape(groups, -1)
+    return np.take_along_axis(rows, np.argsort(text[rows], axis=1, kind="stable"), 1)
+
+
+def _powers_of_two(most: int) -> list[int]:
+    return [2**power for power in range(most.bit_length())]
 
 
 @lru_cache(maxsize=4)

@@ -40,6 +40,7 @@ class NextTokenConfig(ObjectiveConfig):
 
     Attributes:
         max_skipped: Share of samples whose audio may be unreadable.
+        patience_s: Seconds that reading one recording may take before it counts as unreadable.
         feature_dropout: Share of the numbers in encoder tokens set to zero.
         feature_noise: Standard deviation of noise on encoder tokens, relative to theirs.
         frame_dropout: Share of encoder tokens set to zero whole.
@@ -51,6 +52,7 @@ class NextTokenConfig(ObjectiveConfig):
 
     kind: str = "next_token"
     max_skipped: float = Field(default=0.01, ge=0, le=1)
+    patience_s: float = Field(default=60.0, gt=0)
     feature_dropout: float = Field(default=0.0, ge=0, lt=1)
     feature_noise: float = Field(default=0.0, ge=0)
     frame_dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -92,6 +94,7 @@ class NextToken(Objective):
             max_skipped=config.max_skipped,
             cutoff_tokens=stage.cutoff_tokens,
             compat=stage.compat,
+            patience_s=config.patience_s,
         )
         for source in context.data.sources:  # a file of another encoder is found now, not after hours
             first = next(iter(source.sample(0).audios), None)
