@@ -18,7 +18,7 @@ import torch
 
 from ossicle.bench import measure, shapes
 from ossicle.bench.flops import Trained, forward_flops, train_flops
-from ossicle.errors import ConfigError, OssicleError
+from ossicle.errors import ConfigError, OssicleError, suggest
 from ossicle.loss import IGNORE
 from ossicle.model import AudioLM, AudioLMConfig
 from ossicle.training import lora
@@ -29,6 +29,8 @@ PAIRS = [("lal", "plits-mlp"), ("pal-v3", "plits-mlp"), ("pal-v2", "plits-mlp"),
 PEERS = ("qwen2-audio", "trainer")
 """Other people's code at the same shape, see `bench.peers`; measured where everything trains, as it does there."""
 PEER_PAIRS = [("lal", "qwen2-audio"), ("plits-mlp", "qwen2-audio"), ("plits-mlp", "trainer")]
+MATRICES = "matrices"
+"""The products of a PLITS step alone, see `bench.matrices`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,10 +168,12 @@ class Variant:
 
 def work(name: str, setting: Setting) -> None:
     """Serve one variant over stdin and stdout: a line `train` or `infer` runs one step and answers its seconds."""
+    from ossicle.bench.matrices import Matrices
     from ossicle.bench.peers import Peer
 
     answer, sys.stdout = sys.stdout, sys.stderr  # what a library prints is no answer
-    variant = (Peer if name in PEERS else Variant)(name, setting)
+    kind = Matrices if name == MATRICES else Peer if name in PEERS else Variant
+    variant = kind(name, setting)
     answer.write(json.dumps(variant.facts()) + "\n")
     answer.flush()
     for line in sys.stdin:
@@ -178,26 +182,36 @@ def work(name: str, setting: Setting) -> None:
         answer.flush()
 
 
-def run(setting: Setting, variants: tuple[str, ...] = shapes.VARIANTS, *, peers: bool = False) -> dict[str, Any]:
+def run(
+    setting: Setting,
+    variants: Sequence[str] = shapes.VARIANTS,
+    *,
+    peers: bool = False,
+    matrices: bool = False,
+) -> dict[str, Any]:
     """Measure variants side by side.
 
     Args:
         setting: What is measured.
         variants: Which ways of hearing.
         peers: Measure other people's code beside them; only where everything trains.
+        matrices: Measure the matrix products of a PLITS step alone beside them; also only there.
 
     Returns:
         `results` by variant (`train` and `infer`: samples_per_s, tokens_per_s, activation_bytes, peak_bytes,
         analytic_flops, seconds with spread), `ratios` (measured, analytic, share of the analytic limit), `setting`;
-        with peers also `peers` by name, as `results`.
+        with peers also `peers` by name, as `results`; with matrices `matrices`: the share of a PLITS step, by mode.
 
     Raises:
-        ConfigError: Peers were asked for where something is frozen.
+        ConfigError: An unknown variant, or peers were asked for where something is frozen.
     """
     if peers and (setting.lora or setting.freeze_ffn):
         raise ConfigError("--peers: they train everything; leave out --lora and --freeze-ffn")
+    for name in variants:
+        if name not in shapes.VARIANTS:
+            raise ConfigError(f"--only {name}: unknown; {suggest(name, list(shapes.VARIANTS))}")
     shape = setting.resolved()
-    names = (*variants, *(PEERS if peers else ()))
+    names = (*variants, *(PEERS if peers else ()), *((MATRICES,) if matrices else ()))
     facts, times = _measure(setting, names)
     rows = {n: {mode: _row(facts[n][mode], times[n][mode], shape) for mode in ("train", "infer")} for n in names}
     ratios = {
@@ -213,6 +227,12 @@ def run(setting: Setting, variants: tuple[str, ...] = shapes.VARIANTS, *, peers:
         "device_name": _device_name(setting.device),
     }
     found = {"results": {name: rows[name] for name in variants}, "ratios": flat, "setting": about}
+    if matrices and "plits-mlp" in names:
+        shares = {
+            mode: [m / s for m, s in zip(times[MATRICES][mode], times["plits-mlp"][mode], strict=True)]
+            for mode in ("train", "infer")
+        }
+        found["matrices"] = {mode: statistics.median(values) for mode, values in shares.items()}
     return {**found, "peers": {name: rows[name] for name in PEERS}} if peers else found
 
 

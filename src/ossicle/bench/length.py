@@ -9,16 +9,15 @@ choice.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import multiprocessing
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
-from ossicle.bench.integrations import Setting
+from ossicle.bench import measure
+from ossicle.bench.integrations import Setting, Variant
 
 LENGTHS_S = (10, 60, 300, 600, 1200, 2400, 3600)
 VARIANTS = ("lal", "plits-mlp")
@@ -26,14 +25,10 @@ TOKENS_PER_S = 12.5
 GOAL = 1.05
 FROM_S = 300
 PEAKS = ("prefill_s", "peak_bytes")
-CODE = "import json, sys; from ossicle.bench.length import one; print(json.dumps(one(*json.loads(sys.argv[1]))))"
 
 
 def one(name: str, fields: dict[str, Any], rounds: int) -> dict[str, float]:
     """Return one variant's prefill time and peak at one length, in this process."""
-    from ossicle.bench import measure
-    from ossicle.bench.integrations import Variant
-
     variant = Variant(name, Setting(**fields))
     peak = measure.Peak(variant.device)
     spent = [measure.seconds(variant.infer_step, variant.device) for _ in range(rounds)]
@@ -56,7 +51,7 @@ def run(
         curves[name] = []
         for seconds in lengths_s:
             fields = asdict(replace(setting, audio_tokens=round(seconds * TOKENS_PER_S), batch=1))
-            row = {"seconds": seconds, **_measured([name, fields, rounds], limit_s)}
+            row = {"seconds": seconds, **_measured((name, fields, rounds), limit_s)}
             curves[name].append(row)
             if "failed" in row:
                 break
@@ -64,16 +59,31 @@ def run(
     return {"curves": curves, "slopes": slopes, "goal": GOAL, "tokens_per_s": TOKENS_PER_S, "setting": asdict(setting)}
 
 
-def _measured(words: list[Any], limit_s: float) -> dict[str, Any]:
-    command = [sys.executable, "-c", CODE, json.dumps(words)]
+def _measured(words: tuple[str, dict[str, Any], int], limit_s: float) -> dict[str, Any]:
+    """Return what `one` finds in a process forked from this one, which has imported everything and computed nothing."""
+    forks = multiprocessing.get_context("fork")
+    ours, theirs = forks.Pipe(duplex=False)
+    process = forks.Process(target=_tell, args=(theirs, words))
+    process.start()
+    theirs.close()
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
-    except subprocess.TimeoutExpired:
-        return {"failed": f"longer than {limit_s:g} s"}
-    if done.returncode:
-        return {"failed": (done.stderr.strip().splitlines() or ["killed"])[-1][:200]}
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+        if not ours.poll(limit_s):
+            return {"failed": f"longer than {limit_s:g} s"}
+        found: dict[str, Any] = ours.recv()
+        return found
+    except EOFError:
+        process.join()
+        return {"failed": f"ended with {process.exitcode}"}
+    finally:
+        process.kill()
+        process.join()
+
+
+def _tell(pipe: Any, words: tuple[str, dict[str, Any], int]) -> None:
+    try:
+        pipe.send(one(*words))
+    except (RuntimeError, MemoryError) as error:
+        pipe.send({"failed": str(error).splitlines()[0][:200]})
 
 
 def _slope(rows: list[dict[str, Any]], what: str) -> float | None:

@@ -33,11 +33,14 @@ def integrations(
         int, typer.Option(help="Rank of adapters on Q, K, V, O over a frozen decoder; 0 = all trains.")
     ] = 0,
     clock: Annotated[str, typer.Option(help="wall, or cpu: seconds of the process, on a busy machine.")] = "wall",
+    only: Annotated[list[str] | None, typer.Option(help="Measure only this variant; may be given again.")] = None,
     peers: Annotated[bool, typer.Option("--peers", help="Also transformers' Qwen2-Audio and Trainer.")] = False,
+    matrices: Annotated[bool, typer.Option("--matrices", help="Also a PLITS step's matrix products alone.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Compare the ways of hearing: PLITS, LAL, PAL, cross-attention; random weights, nothing is fetched."""
     from ossicle.bench.integrations import Setting, run
+    from ossicle.bench.shapes import VARIANTS
 
     setting = Setting(
         shape=shape,
@@ -54,7 +57,7 @@ def integrations(
         clock=clock,
     )
     output.note(f"bench integrations at {shape}: {rounds} rounds, one process per variant")
-    result = run(setting, peers=peers)
+    result = run(setting, only or VARIANTS, peers=peers, matrices=matrices)
     lines = [f"{'variant':14} {'train samples/s':>16} {'kept for backward':>18} {'infer samples/s':>16}"]
     for name, row in {**result["results"], **result.get("peers", {})}.items():
         kept = row["train"]["activation_bytes"] / 1e6
@@ -63,6 +66,8 @@ def integrations(
     for pair, ratio in result["ratios"].items():
         limit = f"analytic {ratio['analytic']:.2f}x, share {ratio['share']:.0%}"
         lines.append(f"{pair}: {ratio['measured']:.2f}x as fast in training ({limit})")
+    if "matrices" in result:
+        lines.append(f"plits-mlp: its matrix products alone take {result['matrices']['train']:.0%} of a training step")
     output.emit(result, json=json, text="\n".join(lines))
 
 
