@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ossicle.evaluation import metrics
-from ossicle.evaluation.caption_metrics import OPTIONAL, caption_metrics, rouge_l
+from ossicle.evaluation.caption_metrics import OPTIONAL, _meteor, caption_metrics, rouge_l
 from ossicle.evaluation.captions import cider_d
 from ossicle.evaluation.compare import holm, mcnemar
 from ossicle.evaluation.normalise import normalise
@@ -140,3 +142,30 @@ def test_other_caption_metrics_and_what_is_missing():
     missing = set(OPTIONAL) - set(perfect)
     assert set(perfect["not_measured"]) == missing
     assert all(perfect["not_measured"].values())
+
+
+@pytest.mark.slow
+def test_meteor_gives_what_the_program_gave():
+    """Needs Java and the package that holds METEOR 1.5; the program reads its paraphrases for 20 s."""
+    pytest.importorskip("pycocoevalcap", reason="pycocoevalcap is not installed: METEOR's program is in it")
+    if shutil.which("java") is None:
+        pytest.skip("METEOR needs Java")
+    said = ["a dog barks at the door", "Rain is falling on an old roof.", "music plays while people are talking"]
+    said += ["silence", "A motor begins running"]
+    references = [["A dog barks at the door.", "a dog barking"], ["Rain falls on the old roof"]]
+    references += [["people talk while music plays in the background"], ["a cat meows"]]
+    references += [["an engine starts and idles", "a car engine is starting"]]
+    value, reason = _meteor(said, references)
+    assert reason is None
+    assert value == pytest.approx(0.3481017806899795, abs=1e-9)
+
+
+def test_meteor_says_what_it_lacks(monkeypatch):
+    monkeypatch.setitem(sys.modules, "aac_metrics.functional.meteor", None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    perfect = caption_metrics(["a dog barks"], [["a dog barks"]])
+    assert perfect["not_measured"]["meteor"] == "METEOR needs Java: install a Java runtime"
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/java")
+    monkeypatch.setitem(sys.modules, "pycocoevalcap.meteor.meteor", None)
+    perfect = caption_metrics(["a dog barks"], [["a dog barks"]])
+    assert perfect["not_measured"]["meteor"].endswith("pip install pycocoevalcap")

@@ -8,6 +8,7 @@ the model, so a parser can be mended and every score redone without it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -156,6 +157,8 @@ def batches(
 ) -> Iterator[list[Request]]:
     """Group requests of like length; all questions about one sound stand side by side, so that it is encoded once.
 
+    Sounds of one length stand in no order, so that a model that mixes a batch up does not meet the same label again.
+
     Args:
         requests: What to ask.
         sounds: Task → key → sound.
@@ -171,7 +174,10 @@ def batches(
     def kind(request: Request) -> tuple[int, bool]:
         return (0, False) if running else (request.max_new_tokens, bool(request.audio))
 
-    unique.sort(key=lambda r: (kind(r), length(r), r.task, r.audio, r.question))
+    def mixed(request: Request) -> str:
+        return hashlib.blake2b(f"{request.task}/{request.audio}".encode(), digest_size=8).hexdigest()
+
+    unique.sort(key=lambda r: (kind(r), length(r), mixed(r), r.task, r.audio, r.question))
     group: list[Request] = []
     seconds = 0.0
     for request in unique:

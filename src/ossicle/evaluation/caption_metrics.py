@@ -3,6 +3,7 @@
     BLEU-4, chrF     sacrebleu                      corpus level, all references of a clip
     ROUGE-L          rouge-score                    best reference of each clip, mean
     METEOR, SPICE, FENSE    aac-metrics, where it is installed with what it downloads (Java, models)
+    METEOR           else pycocoevalcap, whose package holds all of it but Java
 
 What is not installed is named in the result with the reason, never silently missing.
 """
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,6 +69,8 @@ def _optional(
     try:
         measure = getattr(importlib.import_module(f"aac_metrics.functional.{name}"), name)
     except ModuleNotFoundError:
+        if name == "meteor":
+            return _meteor(captions, references)
         return None, "aac-metrics is not installed: pip install aac-metrics"
     try:
         corpus, _ = measure(list(captions), [list(texts) for texts in references])
@@ -74,3 +79,25 @@ def _optional(
         logger.warning("%s: %s", name, first)
         return None, first
     return float(corpus[name]), None
+
+
+def _meteor(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float | None, str | None]:
+    """Return METEOR 1.5 (Denkowski & Lavie, 2014) by the Java program in pycocoevalcap, or why there is none."""
+    if shutil.which("java") is None:
+        return None, "METEOR needs Java: install a Java runtime"
+    try:
+        scorer = importlib.import_module("pycocoevalcap.meteor.meteor").Meteor()
+    except ImportError:
+        return None, "neither aac-metrics nor pycocoevalcap is installed: pip install pycocoevalcap"
+    names = range(len(captions))
+    said = {i: [_words(captions[i])] for i in names}
+    try:
+        mean, _ = scorer.compute_score({i: [_words(text) for text in references[i]] for i in names}, said)
+    except (OSError, ValueError, IndexError) as error:
+        return None, f"METEOR's program failed: {error}"
+    return float(mean), None
+
+
+def _words(text: str) -> str:
+    """Return the lowercase words of a text without punctuation, which METEOR's caption protocol leaves out."""
+    return " ".join(re.findall(r"[\w']+", text.lower()))
