@@ -17,6 +17,11 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "docs/performance"
+TITLES = {
+    "cpu-small": "Ways of hearing",
+    "peers": "Beside other people's code, and beside the products alone",
+    "llama-1b-2-layers": "At the width of a 1B decoder",
+}
 
 FRONT = """# Performance
 
@@ -25,7 +30,7 @@ All of it ran on CPUs, in float32, with random weights. No GPU was at hand: noth
 the mark of 40 % model FLOPs utilisation is neither met nor missed.
 
 *Analytic* is the ratio of multiply-adds that the fastest implementation could not avoid; *share* is the measured ratio
-over it, 1 = all of what can be won. PLITS prepends audio, LAL attends to it, PAL does both.
+over it, 1 = all of what can be won; beyond 1 is spread. PLITS prepends audio, LAL attends to it, PAL does both.
 """
 
 
@@ -34,7 +39,7 @@ def main(words: list[str]) -> None:
     if words[:1] == ["keep"]:
         keep(words[1], Path(words[2]), " ".join(words[3:]))
     parts = [FRONT]
-    for name, title in (("cpu-small", "Ways of hearing"), ("llama-1b-2-layers", "At the width of a 1B decoder")):
+    for name, title in TITLES.items():
         parts += _integrations(name, title)
     parts += [*_batch(), *_length(), *_input(), *_training(), *_paper()]
     (ROOT / "docs/performance.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
@@ -179,30 +184,34 @@ def _training() -> list[str]:
 
 
 def _paper() -> list[str]:
-    from ossicle.bench.paper import DEVICES, PLANS, Assumed, estimate
-
-    given, found = Assumed(), [estimate(plan) for plan in PLANS]
+    kept = _read("paper")
+    if kept is None:
+        return []
+    given, runs = kept["result"]["assumed"], kept["result"]["runs"]
+    devices = list(given["scaling"])
     rows = [
         [
             one["recipe"],
             f"{sum(stage['samples'] for stage in one['stages']) / 1e6:.1f} M",
-            f"{one['flops'] / 1e18:.0f}",
-            *(f"{one['hours'][str(n)]:,.1f} h, ${one['dollars'][str(n)]:,}" for n in DEVICES),
+            f"{one['flops'] / 1e18:,.0f}",
+            *(f"{one['hours'][n]:,.1f} h, ${one['dollars'][n]:,}" for n in devices),
         ]
-        for one in found
+        for one in runs
     ]
-    scaling = ", ".join(f"{share:.0%} on {n}" for n, share in given.scaling.items())
+    scaling = ", ".join(f"{share:.0%} on {n}" for n, share in given["scaling"].items())
     return [
         "## Cost on paper\n",
         "    hours(n) = samples · operations a sample / (n · peak · utilisation · scaling(n)) / 3600\n",
+        f"`{kept['command']}`\n",
         "Not measured, and no GPU was at hand. Assumed: a GPU whose data sheet says "
-        f"{given.peak / 1e12:.0f} TFLOP/s dense in bf16 (H100 SXM), of which a step sustains {given.utilisation:.0%}; "
-        f"of that {scaling} GPUs; ${given.price:.2f} a GPU and hour. Halve the utilisation and every number doubles. "
-        "Operations are counted from the recipe (`ossicle.bench.paper`): frozen weights need no gradient of their own, "
-        "recomputed layers run forward once more, frozen encoders run once a sample because the recipes keep no "
-        "features; ten seconds of audio and 108 text tokens a sample. Loading, evaluation, checkpoints and failures "
-        "are left out.\n",
-        *_table(["recipe", "samples", "EFLOP", *(f"{n} GPU{'s' if n > 1 else ''}" for n in DEVICES)], rows),
+        f"{given['peak'] / 1e12:.0f} TFLOP/s dense in bf16 (H100 SXM), of which a step sustains "
+        f"{given['utilisation']:.0%}; of that {scaling} GPUs; ${given['price']:.2f} a GPU and hour. Halve the "
+        "utilisation and every number doubles. Operations are counted from the recipe: frozen weights need no gradient "
+        "of their own, recomputed layers run forward once more, frozen encoders run once a sample because "
+        "the recipes keep no features; ten seconds of audio and 108 text tokens a sample. Loading, evaluation, "
+        "checkpoints and failures are left out. What was measured of a step is the share that its matrix products "
+        "take, above.\n",
+        *_table(["recipe", "samples", "EFLOP", *(f"{n} GPU{'s' if n != '1' else ''}" for n in devices)], rows),
     ]
 
 

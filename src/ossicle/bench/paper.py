@@ -12,12 +12,16 @@
 `Assumed` holds what was not measured: a device's peak, the share of it that a step reaches, what is lost between
 devices, a price. A measured share of matrix products (`bench integrations --matrices`) says how far a step is from them
 on the machine at hand; it is no measurement of a GPU. Source: our choice.
+
+    python -m ossicle.bench.paper                    the plans below, as JSON
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ossicle.bench.flops import Trained, forward_flops, train_flops
@@ -104,3 +108,7 @@ def _per_sample(model: Any, stage: Any, work: Mapping[str, int], plan: Plan) -> 
     forward = forward_flops(config, tokens, text=plan.text_tokens, heads_at=plan.label_tokens)
     beside = rough.train_flops(model, stage, work, sample) - forward * (3 if whole else 2)
     return decoder + beside
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps({"assumed": asdict(Assumed()), "runs": [estimate(plan) for plan in PLANS]}) + "\n")
