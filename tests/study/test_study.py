@@ -229,5 +229,8 @@ def test_the_page_of_the_family_says_what_was_measured(monkeypatch: pytest.Monke
     page = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(page)
     assert (root / "docs/family.md").read_text(encoding="utf-8") == page.family(), "run: python docs/family_report.py"
+    for name in page.PAPERS:
+        text = (root / f"docs/papers/{name}.md").read_text(encoding="utf-8")
+        assert text == page.paper(name), "run: python docs/family_report.py"
     monkeypatch.setattr(page, "KEPT", root / "nowhere.json")
     assert "**0 of 17 rows have been measured.**" in page.family()

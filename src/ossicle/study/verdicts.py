@@ -149,7 +149,7 @@ def _verdict(task: Mapping[str, Any], by: float) -> str:
     low, high = task["ci95"]
     if task["metric"] in LOWER_IS_BETTER:
         low, high = -high, -low
-    return "holds" if low > by else "does not" if high <= by else "cannot tell"
+    return "holds" if low > by else "does not" if high < by else "cannot tell"
 
 
 def pareto(points: Mapping[str, tuple[float, float]]) -> list[str]:
