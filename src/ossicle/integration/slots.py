@@ -160,7 +160,9 @@ class Slots:
         lengths = torch.tensor([self.lengths[row] for row in rows], device=device)
         plan = Plan(
             rows=torch.tensor(rows, device=device),
-            prefix=list(rows) == list(range(len(rows))),
+            span=slice(rows[0], rows[0] + len(rows))
+            if list(rows) == list(range(rows[0], rows[0] + len(rows)))
+            else None,
             lengths=lengths,
             count=count,
             positions=positions,
@@ -169,7 +171,10 @@ class Slots:
         for kind in set(self.kinds):
             ahead = [len(self._audio[row].get(kind, ())) for row in rows]
             plan.ahead[kind] = torch.tensor(ahead, device=device)
-            plan.longest[kind] = count + max(a + self.lengths[row] for a, row in zip(ahead, rows, strict=True))
+            starts = {a + self.lengths[row] for a, row in zip(ahead, rows, strict=True)}
+            plan.longest[kind] = count + max(starts)
+            if len(starts) == 1:
+                plan.level[kind] = starts.pop()
             if kind:
                 plan.visible[kind] = self._seen(kind, plan.longest[kind], plan.rows)
         plan.kinds = self.kinds
@@ -188,15 +193,16 @@ class Slots:
         kind = self.kinds[layer_idx]
         longest = plan.longest[kind]
         buffers = self._room(layer_idx, len(self), longest, key)
-        start = plan.starts(kind)
         read = []
         for buffer, new in zip(buffers, (key, value), strict=True):
-            if plan.count == 1:
-                buffer[plan.rows, :, start] = new[:, :, 0]
+            if plan.span is not None and kind in plan.level:
+                buffer[plan.span, :, plan.level[kind] : longest] = new
+            elif plan.count == 1:
+                buffer[plan.rows, :, plan.starts(kind)] = new[:, :, 0]
             else:
-                columns = start[:, None] + torch.arange(plan.count, device=start.device)
+                columns = plan.starts(kind)[:, None] + torch.arange(plan.count, device=new.device)
                 buffer[plan.rows[:, None], :, columns] = new.transpose(1, 2)
-            held = buffer[: len(plan.rows)] if plan.prefix else buffer[plan.rows]
+            held = buffer[plan.rows] if plan.span is None else buffer[plan.span]
             read.append(held[:, :, :longest])
         return read[0], read[1]
 
@@ -271,7 +277,7 @@ class Plan:
 
     Attributes:
         rows: (B,) slots.
-        prefix: They are the first ones, in order.
+        span: The same as a slice, where they follow one another.
         lengths: (B,) text columns before this forward.
         count: Text columns of this forward.
         positions: (B, count) of the text.
@@ -279,11 +285,12 @@ class Plan:
         kinds: By layer, which attended streams it hears.
         ahead: By kind, (B,) audio columns in front of the text.
         longest: By kind, columns that are read.
+        level: By kind, the first column that is written, where it is the same for all.
         visible: By kind, (B, longest) first position that sees an audio column.
     """
 
     rows: Tensor
-    prefix: bool
+    span: slice | None
     lengths: Tensor
     count: int
     positions: Tensor
@@ -291,6 +298,7 @@ class Plan:
     kinds: list[Kind] = field(default_factory=list)
     ahead: dict[Kind, Tensor] = field(default_factory=dict)
     longest: dict[Kind, int] = field(default_factory=dict)
+    level: dict[Kind, int] = field(default_factory=dict)
     visible: dict[Kind, Tensor] = field(default_factory=dict)
     _masks: dict[tuple[Kind, int | None], Tensor] = field(default_factory=dict)
 
