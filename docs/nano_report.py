@@ -1,6 +1,10 @@
-"""Writes nano's model card and docs/nano.md from its stored scores and loss curves: `python docs/nano_report.py`.
+"""Writes nano's model card and docs/nano.md from its stored scores and loss curves.
 
-src/ossicle/nano/scores.json       what `ossicle eval` printed on recordings that no part of nano was taught
+    ossicle eval nano --suite nano --root HELD_OUT --out RUN
+    python docs/nano_report.py RUN HELD_OUT     keeps that run's scores and confusions in scores.json, then as below
+    python docs/nano_report.py                  writes both pages and their pictures
+
+src/ossicle/nano/scores.json       what `ossicle eval` found on recordings that no part of nano was taught
 src/ossicle/nano/loss_curve.json   losses of the three stages
 """
 
@@ -9,6 +13,8 @@ src/ossicle/nano/loss_curve.json   losses of the three stages
 from __future__ import annotations
 
 import json
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +22,9 @@ from ossicle.evaluation.metrics import wilson
 
 ROOT = Path(__file__).parents[1]
 NANO = ROOT / "src/ossicle/nano"
+PICTURES = ROOT / "docs/pictures"
+CONFUSED = {"esc10": "which sound", "emodb_emotion": "which emotion", "fsdd_digit": "which digit"}
+"""Tasks whose confusions are drawn."""
 
 FRONT = """---
 license: cc-by-sa-4.0
@@ -74,7 +83,9 @@ composed audios. {history}
 
 
 def main() -> None:
-    """Write both pages."""
+    """Write both pages and their pictures; with a run and its recordings, take the scores from there first."""
+    if sys.argv[1:]:
+        keep(*map(Path, sys.argv[1:]))
     scores = json.loads((NANO / "scores.json").read_text())
     curve = json.loads((NANO / "loss_curve.json").read_text())
     table = score_table(scores)
@@ -83,7 +94,62 @@ def main() -> None:
     card = "\n".join([front, DATA, commands, table, LIMITS])
     (NANO / "README.md").write_text(card, encoding="utf-8")
     page = ["# nano, measured", "", "Written by `python docs/nano_report.py` from stored runs.", "", table]
-    (ROOT / "docs/nano.md").write_text("\n".join([*page, probe_table(scores), curves(curve)]), encoding="utf-8")
+    shown = [draw_confusions(scores["confusions"]), probe_table(scores), curves(curve), draw_curves(curve)]
+    (ROOT / "docs/nano.md").write_text("\n".join([*page, *shown]), encoding="utf-8")
+
+
+def keep(run: Path, root: Path) -> None:
+    """Store the scores and confusions of a finished evaluation, whose answers are scored again."""
+    from ossicle.evaluation.answers import AnswerStore, read_header
+    from ossicle.evaluation.card import read_card
+    from ossicle.evaluation.run import Outcome, Setting, build_tasks, rerun_setting, score_tasks
+    from ossicle.evaluation.task import suite_specs
+
+    header, card = read_header(run / "answers.jsonl"), read_card(run / "card.json")
+    setting = rerun_setting(Setting(suite=header["suite"], root=root), {"setting": header})
+    outcome = Outcome()
+    build_tasks(setting, suite_specs(setting.suite), outcome)
+    score_tasks(setting, AnswerStore(run / "answers.jsonl", header), outcome)
+    scores = json.loads((NANO / "scores.json").read_text())
+    scores |= {"tasks": card["tasks"], "refusal": card["refusal"], "confusions": {}}
+    for task in CONFUSED:
+        marks = [(str(m.item.truth), "-" if m.said is None else str(m.said)) for m in outcome.scores[task][0].marks]
+        scores["confusions"][task] = [[*pair, count] for pair, count in sorted(Counter(marks).items())]
+    (NANO / "scores.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+
+
+def draw_confusions(confusions: dict[str, list[Any]]) -> str:
+    """Draw truth by answer of a few tasks; return the page's section."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6 * len(confusions), 4.4), layout="constrained")
+    for axes, (task, counted) in zip(figure.subplots(1, len(confusions)), confusions.items(), strict=True):
+        truths = sorted({truth for truth, _, _ in counted})
+        said = truths + sorted({answer for _, answer, _ in counted} - set(truths))
+        table = [[sum(n for t, a, n in counted if (t, a) == (truth, answer)) for answer in said] for truth in truths]
+        axes.imshow(table, cmap="Blues")
+        axes.set(title=f"{CONFUSED[task]} ({task})", xlabel="said", ylabel="truth")
+        axes.set_xticks(range(len(said)), said, rotation=90)
+        axes.set_yticks(range(len(truths)), truths)
+        for y, row in enumerate(table):
+            for x, count in enumerate(row):
+                dark = count > max(map(max, table)) / 2
+                axes.text(x, y, count or "", ha="center", va="center", color="white" if dark else "black", fontsize=8)
+    figure.savefig(PICTURES / "nano-confusions.png", dpi=80, metadata={"Software": None})
+    return "## Confusions\n\n![truth by answer](pictures/nano-confusions.png)\n\nA dash is an answer that names no class.\n"
+
+
+def draw_curves(curve: dict[str, Any]) -> str:
+    """Draw the losses of the stages; return the page's line."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 2.8), layout="constrained")
+    for axes, (stage, losses) in zip(figure.subplots(1, len(curve["stages"])), curve["stages"].items(), strict=True):
+        points = losses["every_10"]
+        axes.plot([10 * i for i in range(len(points))], points, linewidth=0.8)
+        axes.set(title=stage, xlabel="step", ylabel="loss")
+    figure.savefig(PICTURES / "nano-curves.png", dpi=80, metadata={"Software": None})
+    return "![losses](pictures/nano-curves.png)\n"
 
 
 def score_table(scores: dict[str, Any]) -> str:

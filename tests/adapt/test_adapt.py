@@ -15,7 +15,9 @@ from ossicle.adapt import samples
 from ossicle.adapt.folder import Recording, read_recordings
 from ossicle.adapt.probe import probe_answers
 from ossicle.adapt.run import Plan, adapt, recipe_of, report_text
+from ossicle.adapt.scenes import scene_samples
 from ossicle.adapt.split import split_by_group
+from ossicle.adapt.views import changed
 from ossicle.errors import DataError
 
 
@@ -143,10 +145,48 @@ def test_the_probe_is_the_minimum_of_its_loss():
 def test_copies_keep_the_sound_and_stay_in_range():
     wave = np.sin(np.arange(8000) / 5).astype(np.float32)
     for seed in range(10):
-        copy = samples.changed(wave, np.random.default_rng(seed))
+        copy = changed(wave, np.random.default_rng(seed))
         assert np.isfinite(copy).all()
         assert np.abs(copy).max() <= 1.0
         assert 0.9 * 8000 < len(copy) < 1.1 * 8000 + 2 * 0.3 * 16000
+
+
+def test_scenes_are_told_as_they_were_composed(folder, tmp_path):
+    (tmp_path / "audio").mkdir()
+    found = read_recordings(folder).found
+    rows = scene_samples(found, tmp_path / "audio", count=12, seed=3)
+    assert len(rows) == 12 * 3
+    assert rows == scene_samples(found, tmp_path / "audio", count=12, seed=3)
+    heard = [row for row in rows if row["messages"][1]["content"] in told(row, tmp_path / "audio")]
+    assert len(heard) >= 6, "some are asked what is heard, and say both tones in the order they lie in the file"
+    assert not [row for row in rows if row["messages"][1]["content"].endswith((": yes.", ": no."))], "none is absent"
+    assert scene_samples([r for r in found if r.label == "low tone"], tmp_path / "audio", count=4, seed=0) == []
+
+
+def test_what_a_scene_lacks_is_asked_about_too(folder, tmp_path):
+    tone(folder / "middle_tone" / "c0.wav", 700)
+    tone(folder / "middle_tone" / "c1.wav", 700)
+    (tmp_path / "audio").mkdir()
+    rows = scene_samples(read_recordings(folder).found, tmp_path / "audio", count=30, seed=0)
+    names = ("low tone", "middle tone", "high tone")
+    verdicts = set()
+    for row in rows:
+        question, answer = (turn["content"].lower() for turn in row["messages"])
+        listed, _, verdict = answer.partition(": ")
+        if verdict in ("yes.", "no."):
+            (asked,) = [name for name in names if name in question]
+            assert (asked in listed) == (verdict == "yes.")
+            verdicts.add(verdict)
+    assert verdicts == {"yes.", "no."}
+
+
+def told(row, audio):
+    """What a sound file holds, by its own zero crossings: 200 Hz is the low tone."""
+    wave, rate = soundfile.read(audio / row["audios"][0])
+    first, last = wave[: rate // 2], wave[-rate:]
+    crossings = [int(np.sum(np.diff(np.sign(part)) != 0)) / len(part) * rate for part in (first, last)]
+    names = ["low tone", "high tone"] if crossings[0] < crossings[1] else ["high tone", "low tone"]
+    return [f"{names[0].capitalize()}, then {names[1]}."]
 
 
 def test_the_recipe_parses(tmp_path):
@@ -170,7 +210,7 @@ def tiny_model(tmp_path_factory):
 
 
 def small(folder, tiny_model, out, **changes):
-    settings = {"steps": 2, "batch_size": 4, "replay_sounds": 8, "forgetting_items": 1} | changes
+    settings = {"steps": 2, "batch_size": 4, "scenes": 4, "replay_sounds": 8, "forgetting_items": 1} | changes
     return Plan(folder=folder, out=out, start=str(tiny_model), **settings)
 
 

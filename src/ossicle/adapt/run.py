@@ -20,6 +20,7 @@ import yaml
 from ossicle.adapt import samples
 from ossicle.adapt.folder import Recording, Recordings, read_recordings
 from ossicle.adapt.probe import pooled_features, probe_answers
+from ossicle.adapt.scenes import scene_samples
 from ossicle.adapt.split import split_by_group
 from ossicle.audio.io import SUFFIXES, load_audio
 from ossicle.data.rows import write_rows
@@ -49,6 +50,7 @@ class Plan:
         steps: Optimiser steps.
         batch_size: Samples a step.
         learning_rate: Peak.
+        scenes: Scenes composed of the recordings.
         replay_sounds: Sounds that old questions are asked about.
         forgetting_items: Items per row for measuring what was forgotten.
         seed: Of everything.
@@ -62,6 +64,7 @@ class Plan:
     steps: int = 350
     batch_size: int = 32
     learning_rate: float = 5e-4
+    scenes: int = 300
     replay_sounds: int = 280
     forgetting_items: int = 24
     seed: int = 0
@@ -122,7 +125,9 @@ def _adapt_in(
     others = _other_recordings(plan)
     replay = samples.replay_samples(old, train, audio, others=others, count=plan.replay_sounds, seed=plan.seed)
     write_rows(audio / "replay.jsonl", replay)
-    write_rows(audio / "own.jsonl", samples.own_samples(train, audio, seed=plan.seed))
+    own = samples.own_samples(train, audio, seed=plan.seed)
+    own += scene_samples(train, audio, count=plan.scenes, seed=plan.seed)
+    write_rows(audio / "own.jsonl", own)
     probe = _probe(old, train, test, plan.seed)
     del old
     losses = train_model(plan, work, tell)
