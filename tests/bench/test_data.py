@@ -12,3 +12,7 @@ def test_rates_and_scaling_agree():
     assert abs(result["describe_times_real_time"] - 10 / seconds) <= 1 + 0.01 / seconds
     hours = result["paper_set"]["hours"]
     assert hours["1"] > hours["8"] > hours["64"] > 0
+    asked = result["paper_set"]["open_questions"]
+    assert asked["calls"] == 669_000
+    assert 100 < asked["tokens_in"] / asked["calls"] < 2000
+    assert asked["tokens_out"] == 10 * 60 * asked["calls"]

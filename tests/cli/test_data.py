@@ -73,7 +73,11 @@ def test_mistakes_are_one_line_and_exit_two(sounds, tmp_path, capsys):
 
 def test_a_recipe_is_built_once_with_a_card_and_every_row_is_explained(sounds, tmp_path, capsys):
     words = ["build", "folder", f"parts.sounds.root={sounds}", "shards=true", "--out", tmp_path / "built"]
-    _, result = command(capsys, *words)
+    assert run(["data", *map(str, words), "--json"]) == 0
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert "[2/6] sounds/describe: 25 in, 24 out" in captured.err
+    assert "[6/6] shards: " in captured.err
     rows = list(read_rows(tmp_path / "built/questions.jsonl"))
     assert result["out"] == len(rows) > 100
     card = (tmp_path / "built/README.md").read_text()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ import torch
 from torch import Tensor
 
 from ossicle.chat import template
+from ossicle.data import cache_file
 from ossicle.data.cache import CLIPS_PER_PASS, FeatureCache, fingerprint
+from ossicle.data.cache_shard import claim, narrow
 from ossicle.data.collate import Collator, perturb
 from ossicle.data.sample import AudioRef, MadeAudio, Sample, identity, question, waveform
 from ossicle.errors import AudioError, ConfigError, DataError
@@ -23,6 +27,7 @@ from ossicle.training.tokenizer import train_bpe
 from ossicle.types import Waveform
 
 ENCODER = {"kind": "cnn", "channels": [4, 4, 4, 4], "dim": 16, "depth": 1, "heads": 2, "num_mels": 16, "window_s": 0.5}
+NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.int8: "int8"}
 STREAMS = [
     {"name": "a", "encoder": ENCODER, "connector": {"kind": "mlp"}, "integration": {"kind": "prepend"}},
     {"name": "b", "encoder": "a", "connector": {"kind": "mlp"}, "integration": {"kind": "attend"}},
@@ -123,10 +128,92 @@ def test_other_weights_settings_or_dtype_have_another_folder(model: AudioLM) -> 
     assert before != fingerprint(model, torch.float16)
 
 
-def test_values_too_large_for_half_precision_stay_exact(model: AudioLM, tmp_path: Path) -> None:
+def test_values_too_large_for_half_precision_stay_exact() -> None:
+    assert narrow(torch.tensor([[1.0, 2.0]]), torch.float16)[0].dtype == torch.float16
+    assert torch.equal(narrow(torch.tensor([[1.0, 1e6]]), torch.float16)[0], torch.tensor([[1.0, 1e6]]))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "share", "least", "most"),
+    [
+        (torch.float32, 4, 0, 0),
+        (torch.float16, 2, 1e-5, 4e-4),
+        (torch.bfloat16, 2, 1e-4, 3e-3),
+        (torch.int8, 1, 1e-3, 1e-2),
+    ],
+)
+def test_the_loss_that_is_told_is_the_loss_that_is_there(
+    model: AudioLM, tmp_path: Path, dtype: torch.dtype, share: int, least: float, most: float
+) -> None:
+    exact = FeatureCache(tmp_path / "exact", model, dtype=torch.float32)
+    fill(exact, 6)
+    kept = FeatureCache(tmp_path, model, dtype=dtype)
+    fill(kept, 6)
+    told = FeatureCache(tmp_path, model, dtype=dtype).loss()["a"]
+    pairs = [(exact.get(clip(n)).values["a"], kept.get(clip(n)).values["a"].float()) for n in range(6)]
+    lost = sum(float((a - b).square().sum()) for a, b in pairs)
+    assert told == pytest.approx((lost / sum(float(a.square().sum()) for a, _ in pairs)) ** 0.5, abs=2e-6)
+    assert least <= told <= most
+    per_token = ENCODER["dim"] * share + 4 * (dtype is torch.int8)
+    planned = cache_file.plan(model, {clip(0): 2.0}, NAMES[dtype])
+    assert planned["bytes"] == round(2.0 * kept.rates_hz["a"] * per_token)
+
+
+def test_what_is_damaged_is_seen_on_reading_and_made_again(model: AudioLM, tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path, model)
-    assert cache._narrow(torch.tensor([1.0, 2.0])).dtype == torch.float16
-    assert torch.equal(cache._narrow(torch.tensor([1.0, 1e6])), torch.tensor([1.0, 1e6]))
+    fill(cache, 4)
+    (path,) = cache.folder.glob("*.safetensors")
+    right = cache.get(clip(2)).values["a"].clone()
+    data = path.read_bytes()
+    number = cache.get(clip(2)).values["a"].numpy().tobytes()
+    path.write_bytes(data.replace(number, b"\x01\x02" + number[2:]))
+    damaged = FeatureCache(tmp_path, model)
+    assert torch.allclose(damaged.get(clip(2)).values["a"].half(), right, atol=1e-2)  # encoded on the spot
+    assert (damaged.damaged, len(damaged)) == (1, 3)
+    again = FeatureCache(tmp_path, model)
+    assert again.verify() == 1
+    assert fill(again, 4) == 4
+    assert FeatureCache(tmp_path, model).verify() == 0
+    path.write_bytes(data[: len(data) // 2])
+    cut = FeatureCache(tmp_path, model)
+    assert (cut.damaged, len(cut)) == (1, 0)
+    assert fill(cut, 4) == 4
+    assert path.read_bytes() == data
+
+
+def test_a_file_that_another_process_makes_is_taken_from_it(model: AudioLM, tmp_path: Path) -> None:
+    made: list[int] = []
+    first, second = FeatureCache(tmp_path, model), FeatureCache(tmp_path, model)
+    fill(first, 3)
+    (path,) = first.folder.glob("*.safetensors")
+    with claim(path, wait=False) as mine:  # the first one is still at it
+        assert mine
+        steps = second.fill(clip(number, made) for number in range(3))
+        assert not second._shard([clip(number, made) for number in range(3)], wait=False)
+    assert list(steps) == [3]
+    assert (made, len(second)) == ([], 3)
+    assert [path.name for path in first.folder.iterdir() if path.suffix != ".safetensors"] == []
+
+
+@pytest.mark.slow
+def test_training_from_disk_is_as_fast_as_from_memory(
+    model: AudioLM, processor: AudioProcessor, tmp_path: Path
+) -> None:
+    cache = FeatureCache(tmp_path, model)
+    fill(cache, 64)
+    cache = FeatureCache(tmp_path, model)
+    held = {identity(clip(n)): cache.get(clip(n)) for n in range(64)}
+    memory = SimpleNamespace(get=lambda audio: held[identity(audio)])
+    cache = FeatureCache(tmp_path, model)
+    times: dict[str, list[float]] = {"disk": [], "memory": []}
+    for turn in range(60):
+        for name, source in (("disk", cache), ("memory", memory))[:: 1 if turn % 2 else -1]:
+            started = time.process_time()
+            total(model, Collator(processor, cache=source), samples(64)[turn % 4 :: 4]).backward()
+            times[name].append(time.process_time() - started)
+    share = sorted(times["memory"])[30] / sorted(times["disk"])[30]
+    print(f"training from disk: {100 * share:.1f} % of the speed from memory")
+    assert share >= 0.95
 
 
 def test_an_encoder_that_trains_is_refused(model: AudioLM, tmp_path: Path) -> None:

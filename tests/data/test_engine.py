@@ -43,3 +43,35 @@ def test_ray_gives_the_same():
         assert list(engine.run(partial(doubled, by=3), range(20), size=4, engine="ray")) == local
     finally:
         ray.shutdown()
+
+
+@pytest.mark.slow
+def test_the_pipeline_on_ray_makes_the_same_rows(tmp_path):
+    ray = pytest.importorskip("ray")
+    import numpy as np
+    import soundfile
+
+    from ossicle.data.imports import describe_file, import_clips
+    from ossicle.data.rows import read_rows
+    from ossicle.questions.generate import Plan
+    from ossicle.questions.whole import closed_file
+
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        folder = tmp_path / "sounds" / ("hum", "hiss")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        wave = np.sin(np.arange(8000) * (0.04 + number / 400)) if number % 2 == 0 else rng.normal(0, 0.3, 8000)
+        soundfile.write(folder / f"{number}.wav", (wave * 0.02 * (number + 1)).clip(-1, 1), 16000)
+    import_clips(tmp_path / "sounds", tmp_path / "clips.jsonl")
+    ray.init(num_cpus=2, object_store_memory=100_000_000, include_dashboard=False, log_to_driver=False)
+    made = {}
+    try:
+        for how in engine.ENGINES:
+            described, questions = tmp_path / f"described.{how}.jsonl", tmp_path / f"questions.{how}.jsonl"
+            describe_file(tmp_path / "clips.jsonl", described, engine=how)
+            closed_file(described, questions, Plan(seed=3), engine=how)
+            made[how] = [sorted(map(str, read_rows(path))) for path in (described, questions)]
+    finally:
+        ray.shutdown()
+    assert made["ray"] == made["local"]
+    assert len(made["ray"][1]) > 200

@@ -32,8 +32,8 @@ def test_nano_reads_the_digit(digit):
     assert read(Waveform(samples=np.zeros(16000, dtype=np.float32))) == ""
 
 
-def test_a_whisper_decoder_reads_windows(tmp_path):
-    """A tiny one of random weights: every window is decoded, phrases of silence are taken out."""
+def tiny_whisper(folder):
+    """Write a Whisper of random weights."""
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
     from ossicle.training.tokenizer import train_bpe
@@ -43,8 +43,13 @@ def test_a_whisper_decoder_reads_windows(tmp_path):
         decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_target_positions=24, pad_token_id=0,
         bos_token_id=1, eos_token_id=2, decoder_start_token_id=3, suppress_tokens=None, begin_suppress_tokens=None,
     )  # fmt: skip
-    WhisperForConditionalGeneration(config).save_pretrained(tmp_path)
-    train_bpe(["rain"] * 3, 330).save_pretrained(tmp_path)
+    WhisperForConditionalGeneration(config).save_pretrained(folder)
+    train_bpe(["rain"] * 3, 330).save_pretrained(folder)
+
+
+def test_a_whisper_decoder_reads_windows(tmp_path):
+    """A tiny one of random weights: every window is decoded, phrases of silence are taken out."""
+    tiny_whisper(tmp_path)
     read = WhisperTranscriber(str(tmp_path))
     asked = []
     original = read.model.generate

@@ -3,7 +3,9 @@
     rate = questions or seconds of audio / seconds of processor time         one process, no disk
 
 The paper's set (9,641,740 questions about roughly a million clips of 10 s) is scaled from these rates, linearly;
-nothing of that size was run. Source: our choice.
+nothing of that size was run. What its 6.69 million open questions take from a language model is counted in requests and
+tokens, ten questions a request, from the length of the prompt about a clip of two labels and a transcript: money is
+tokens times the endpoint's price. Source: our choice; LTU-AS (arXiv 2309.14405) for the numbers of questions.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from ossicle.types import SAMPLE_RATE_HZ, Waveform
 
 LABELS = 50
 PAPER_QUESTIONS, PAPER_CLIPS, PAPER_CLIP_S = 9_641_740, 1_000_000, 10.0
+PAPER_OPEN, OPEN_PER_CALL = 6_690_000, 10
 MACHINES = (1, 8, 64)
 
 
@@ -46,8 +49,23 @@ def run(*, clips: int = 3000, rounds: int = 3, cores: int = 16, seed: int = 0) -
             "core_hours": {"describe": round(describe_h, 2), "closed_questions": round(closed_h, 3)},
             "hours": {str(n): round((describe_h + closed_h) / (n * cores), 3) for n in MACHINES},
             "cores_per_machine": cores,
+            "open_questions": _open_questions(),
         },
     }
+
+
+def _open_questions() -> dict[str, int]:
+    """Return the requests and tokens that the paper's open questions take."""
+    from ossicle.data.clip import Clip
+    from ossicle.questions.ask_model import estimate, units_of
+    from ossicle.questions.corpus import Corpus
+    from ossicle.questions.endpoint import EndpointConfig
+
+    clip = Clip(path=Path("/a.wav"), source="bench", labels=("Speech", "Rain"), transcript="some words are said here")
+    config = EndpointConfig(url="http://localhost/v1", model="model")
+    told = estimate(list(units_of([clip], Corpus(), config, pairs=OPEN_PER_CALL)), None, config)
+    calls = PAPER_OPEN // OPEN_PER_CALL
+    return {"calls": calls, "tokens_in": calls * told["tokens_in"], "tokens_out": calls * told["tokens_out"]}
 
 
 def _seconds(work: Callable[[], Any]) -> float:

@@ -70,14 +70,22 @@ def describe_command(
     jobs: Jobs = 1,
     engine: Engine = "local",
     loudness: Annotated[bool, typer.Option("--loudness", help="Measure LUFS too; takes longer.")] = False,
+    transcribe: Annotated[
+        str | None, typer.Option(help="Words where there are none: ctc (nano's), or a Whisper folder or hub id.")
+    ] = None,
+    tag: Annotated[
+        str | None, typer.Option(help="Labels where there are none: nano, a model folder, or an audio classifier.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Measure pitch, level, rate, pauses and noise of every clip, and fit five levels to the set."""
+    from ossicle.data.hear import Hearer
     from ossicle.data.imports import describe_file
 
+    hear = Hearer(transcribe=transcribe, tag=tag) if transcribe or tag else None
     started = time.monotonic()
     tally, cuts, seconds = describe_file(
-        clips, out, jobs=jobs, engine=engine, loudness=loudness, progress=_progress("clips")
+        clips, out, jobs=jobs, engine=engine, loudness=loudness, hear=hear, progress=_progress("clips")
     )
     wall = time.monotonic() - started
     more = {"levels": cuts, "audio_s": round(seconds, 1), "seconds": round(wall, 2)}
@@ -220,7 +228,10 @@ def cache_command(
     questions: Questions,
     model: Annotated[str, typer.Option("--model", "-m", help="Whose encoders: a model folder, or nano.")] = "nano",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of caches.")] = Path("features"),
-    dtype: Annotated[str, typer.Option(help="What is kept: fp16, bf16 or fp32.")] = "fp16",
+    dtype: Annotated[str, typer.Option(help="What is kept: fp16, bf16, int8 or fp32.")] = "fp16",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read what is kept already; make again what is damaged.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many bytes it takes.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -233,9 +244,12 @@ def cache_command(
     audios = cache_file.audios_of(questions, tally)
     inner = load(model, device="cpu").model
     planned = cache_file.plan(inner, audios, dtype)
-    done = {} if dry_run else cache_file.fill(inner, audios, out, dtype, _progress("recordings"))
+    done = {} if dry_run else cache_file.fill(
+        inner, audios, out, dtype, verify=verify, progress=_progress("recordings")
+    )  # fmt: skip
     tally.given = done.get("kept", 0)
     text = f"{planned['recordings']} recordings, {planned['bytes'] / 1e6:.1f} MB in {dtype}"
+    text += "".join(f"; {name} loses {100 * share:.3g} %" for name, share in done.get("loss", {}).items())
     _emit({**tally.report(), **planned, **done}, out, text, json)
 
 

@@ -3,9 +3,11 @@
     key of a folder = hash(encoder weights, adapters included · settings · dtype)
     key of a clip   = hash(the audio: file, size, date and span; or generator, settings and number; or samples)
 
-    FOLDER/<encoder hash>/shard-<hash>.safetensors      memory-mapped; each written whole, then renamed
+    FOLDER/<encoder hash>/shard-<hash>.safetensors      memory-mapped; written whole, then renamed: `data.cache_shard`
 
-Refused for an encoder that trains in the stage, and for endless or augmented sources, whose clips never come again.
+Several processes may fill one folder: each file is made by one of them, and the others take it. A clip is checked when
+it is first read; a damaged one is encoded again. Refused for an encoder that trains in the stage, and for endless or
+augmented sources, whose clips never come again.
 Source: our choice.
 """
 
@@ -13,15 +15,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ossicle.data.cache_shard import Energies, Features, Shard, claim, pack, write
 from ossicle.data.sample import Audio, identity, waveform
 from ossicle.errors import ConfigError, DataError
 from ossicle.processor import as_samples
@@ -29,21 +31,7 @@ from ossicle.types import AudioTokens
 
 CLIPS_PER_PASS = 16
 PASSES_PER_SHARD = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Features:
-    """What is kept of one clip.
-
-    Attributes:
-        num_samples: Its length at 16 kHz.
-        values: (N, D) tokens of each encoder, by the name of the stream that owns it.
-        rates_hz: Tokens per second of each.
-    """
-
-    num_samples: int
-    values: dict[str, Tensor]
-    rates_hz: dict[str, float]
+log = logging.getLogger(__name__)
 
 
 class FeatureCache:
@@ -52,7 +40,7 @@ class FeatureCache:
     Args:
         folder: Where caches of all models lie.
         model: An `AudioLM`; all its encoders must be frozen.
-        dtype: Dtype that is kept; a clip that does not fit into it is kept in float32.
+        dtype: What is kept: float32, float16, bfloat16 or int8; a clip that does not fit into it is kept in float32.
 
     Raises:
         ConfigError: An encoder trains.
@@ -71,8 +59,10 @@ class FeatureCache:
             self.rates_hz[name] = parts[0].facts.rate_hz
         self.folder = folder / fingerprint(model, dtype)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.shards: list[Any] = []
+        self.shards: list[Shard] = []
         self.where: dict[str, int] = {}
+        self.opened: set[Path] = set()
+        self.damaged = 0
         for path in sorted(self.folder.glob("shard-*.safetensors")):
             self._open(path)
 
@@ -89,11 +79,32 @@ class FeatureCache:
             AudioError: It has to be encoded and cannot be read.
         """
         key = identity(audio)
-        if key not in self.where:
-            return self._encode([audio])[0]
-        shard = self.shards[self.where[key]]
-        values = {name: shard.get_tensor(f"{key}|{name}") for name in self.rates_hz}
-        return Features(num_samples=int(shard.get_tensor(f"{key}|samples")), values=values, rates_hz=self.rates_hz)
+        if key in self.where:
+            kept = self.shards[self.where[key]].get(key, self.rates_hz)
+            if kept is not None:
+                return kept
+            self._lose(key)
+        return self._encode([audio])[0]
+
+    def verify(self) -> int:
+        """Read everything that is kept, and return how many clips are damaged; `fill` makes them again."""
+        for key, shard in list(self.where.items()):
+            if not self.shards[shard].whole(key):
+                self._lose(key)
+        return self.damaged
+
+    def loss(self) -> dict[str, float]:
+        """Return what the dtype costs by stream: the relative root mean square error over all that is kept."""
+        total = Energies()
+        for shard in {self.shards[number] for number in set(self.where.values())}:
+            for name, (lost, whole) in shard.energies.items():
+                total.add(name, lost, whole)
+        return total.loss()
+
+    def _lose(self, key: str) -> None:
+        self.damaged += 1
+        del self.where[key]
+        log.warning("feature cache %s: a clip is damaged and is encoded again", self.folder)
 
     def fill(self, audios: Iterable[Audio]) -> Iterator[int]:
         """Encode and keep every clip that is not kept yet; yield how many clips each finished shard had.
@@ -101,29 +112,38 @@ class FeatureCache:
         Clips go through in groups that depend only on their order, so that an interrupted filling goes on to the same
         numbers. A clip that cannot be read is left out here, and met again, and counted, when it is drawn.
         """
-        pending: list[Audio] = []
-        seen: set[str] = set()
-        for audio in audios:
-            key = identity(audio)
-            if key in seen:
-                continue
-            seen.add(key)
-            pending.append(audio)
-            if len(pending) == CLIPS_PER_PASS * PASSES_PER_SHARD:
-                yield self._shard(pending)
-                pending = []
-        if pending:
-            yield self._shard(pending)
+        elsewhere = []
+        for group in _groups(audios):
+            if self._shard(group, wait=False):
+                yield len(group)
+            else:
+                elsewhere.append(group)
+        for group in elsewhere:  # another process had begun them: its result is taken, or made where it died
+            self._shard(group, wait=True)
+            yield len(group)
 
-    def _shard(self, audios: Sequence[Audio]) -> int:
-        from safetensors.torch import save_file
+    def _shard(self, audios: Sequence[Audio], *, wait: bool) -> bool:
+        """Have what is kept of some clips; False = another process makes it."""
+        keys = [identity(audio) for audio in audios]
+        name = hashlib.blake2b("".join(keys).encode(), digest_size=8).hexdigest()
+        path = self.folder / f"shard-{name}.safetensors"
+        if all(key in self.where for key in keys):
+            return True
+        with claim(path, wait=wait) as mine:
+            if not mine:
+                return False
+            if path not in self.opened and path.is_file():
+                self._open(path)
+            missing = [audio for audio in audios if identity(audio) not in self.where]
+            if missing and (not path.is_file() or any(map(_readable, missing))):
+                self._make(audios, path)
+        return True
 
+    def _make(self, audios: Sequence[Audio], path: Path) -> None:
         from ossicle.errors import AudioError
 
-        keys = [identity(audio) for audio in audios]
-        if all(key in self.where for key in keys):
-            return len(keys)
         tensors: dict[str, Tensor] = {}
+        energies = Energies()
         for start in range(0, len(audios), CLIPS_PER_PASS):
             group = audios[start : start + CLIPS_PER_PASS]
             try:
@@ -132,33 +152,19 @@ class FeatureCache:
                 group = [audio for audio in group if _readable(audio)]
                 features = self._encode(group) if group else []
             for audio, kept in zip(group, features, strict=True):
-                key = identity(audio)
-                tensors[f"{key}|samples"] = torch.tensor(kept.num_samples)
-                tensors.update({f"{key}|{name}": self._narrow(values) for name, values in kept.values.items()})
-        name = hashlib.blake2b("".join(keys).encode(), digest_size=8).hexdigest()
-        path = self.folder / f"shard-{name}.safetensors"
-        temporary = path.with_suffix(f".writing{os.getpid()}")  # rows of a study may fill one folder at once
-        try:
-            save_file(tensors, temporary)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise DataError(f"feature cache {self.folder}: cannot be written ({error.strerror or error})") from None
-        temporary.replace(path)
+                tensors |= pack(identity(audio), kept, self.dtype, energies)
+        write(path, tensors, energies)
         self._open(path)
-        return len(keys)
-
-    def _narrow(self, values: Tensor) -> Tensor:
-        narrow = values.to(self.dtype)
-        return (narrow if bool(narrow.isfinite().all()) else values.float()).contiguous()
 
     def _open(self, path: Path) -> None:
-        from safetensors import safe_open
-
-        shard = safe_open(path, framework="pt")
-        for key in shard.keys():  # noqa: SIM118 (not a mapping)
-            clip, _, what = key.rpartition("|")
-            if what == "samples":
-                self.where[clip] = len(self.shards)
+        self.opened.add(path)
+        try:
+            shard = Shard(path)
+        except DataError as error:
+            log.warning("%s; it is made again", error)
+            self.damaged += 1
+            return
+        self.where |= dict.fromkeys(shard.names, len(self.shards))
         self.shards.append(shard)
 
     @torch.no_grad()
@@ -177,6 +183,23 @@ class FeatureCache:
             )
             for row in range(len(waves))
         ]
+
+
+def _groups(audios: Iterable[Audio]) -> Iterator[list[Audio]]:
+    """Yield the clips of one file after the other, each clip once."""
+    pending: list[Audio] = []
+    seen: set[str] = set()
+    for audio in audios:
+        key = identity(audio)
+        if key in seen:
+            continue
+        seen.add(key)
+        pending.append(audio)
+        if len(pending) == CLIPS_PER_PASS * PASSES_PER_SHARD:
+            yield pending
+            pending = []
+    if pending:
+        yield pending
 
 
 def _readable(audio: Audio) -> bool:

@@ -17,7 +17,9 @@ from ossicle.data.rows import Tally, read_rows
 from ossicle.data.sample import AudioRef
 from ossicle.errors import ConfigError
 
-BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+SCALE_BYTES = 4
+"""Of each token in int8."""
 
 
 def audios_of(questions: Path, tally: Tally) -> dict[AudioRef, float]:
@@ -48,7 +50,8 @@ def plan(model: Any, audios: dict[AudioRef, float], dtype: str) -> dict[str, Any
     for name, stream in model.streams.items():
         if stream.encoder is not None:
             facts = stream.encoder.feature_parts()[0].facts
-            streams[name] = round(seconds * facts.rate_hz * facts.dim * BYTES[dtype])
+            token = facts.dim * BYTES[dtype] + (SCALE_BYTES if dtype == "int8" else 0)
+            streams[name] = round(seconds * facts.rate_hz * token)
     return {
         "recordings": len(audios),
         "seconds": round(seconds, 1),
@@ -59,26 +62,45 @@ def plan(model: Any, audios: dict[AudioRef, float], dtype: str) -> dict[str, Any
 
 
 def fill(
-    model: Any, audios: dict[AudioRef, float], folder: Path, dtype: str, progress: Callable[[int], None] | None = None
+    model: Any,
+    audios: dict[AudioRef, float],
+    folder: Path,
+    dtype: str,
+    *,
+    verify: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Encode every recording that is not kept yet.
 
+    Args:
+        model: Whose encoders.
+        audios: The recordings.
+        folder: Of caches.
+        dtype: What is kept.
+        verify: Read everything that was kept before, and make again what is damaged.
+        progress: Told how many are done.
+
     Raises:
-        ConfigError: An encoder trains, or no such dtype.
+        ConfigError: No such dtype.
         DataError: The folder cannot be written.
     """
     import torch
 
-    kinds = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    kinds = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
     if dtype not in kinds:
         raise ConfigError(f"dtype '{dtype}' is none of {', '.join(kinds)}")
     for part in model.parameters():
         part.requires_grad_(False)
     cache = FeatureCache(folder, model.eval(), dtype=kinds[dtype])
+    if verify:
+        cache.verify()
     before, done = len(cache), 0
     for number in cache.fill(audios):
         done += number
         if progress is not None:
             progress(done)
     size = sum(path.stat().st_size for path in cache.folder.glob("shard-*.safetensors"))
-    return {"kept": len(cache), "new": len(cache) - before, "bytes": size, "folder": str(cache.folder)}
+    return {
+        "kept": len(cache), "new": len(cache) - before, "damaged": cache.damaged, "bytes": size,
+        "loss": cache.loss(), "folder": str(cache.folder),
+    }  # fmt: skip

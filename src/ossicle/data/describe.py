@@ -1,7 +1,7 @@
 """What can be measured of a clip, as facts with a unit in their name; and five levels fitted on a set.
 
     clip ──► samples ──► f0_median_hz, rms_db, loudness_lufs, snr_db, …          absent = this clip does not support it
-    transcript, duration ──► words_per_s
+    transcript, duration ──► words_per_s          words and labels that are missing: by models, see `data.hear`
     facts of a set ──► four cut points per fact (20, 40, 60, 80 %) ──► "very low" … "very high", saved with the set
 
 Finished clips are kept in a store, so that a stopped run goes on. Source: LTU-AS (arXiv 2309.14405, official code) for
@@ -16,15 +16,20 @@ from dataclasses import asdict, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ossicle.data import engine
 from ossicle.data.clip import Clip
+from ossicle.data.hear import Hearer, with_heard
 from ossicle.data.rows import Tally
 from ossicle.data.store import Store, unit_key
 from ossicle.errors import AudioError, MissingExtraError
+from ossicle.types import Waveform
 
+Found = tuple[dict[str, float], dict[str, Any], str]
+"""Facts, what models heard, and why there is neither."""
 VERSION = "facts-1"
 LEVELLED = ("f0_median_hz", "rms_db", "words_per_s", "syllables_per_s")
 """Facts that get words for five levels."""
@@ -33,12 +38,13 @@ MIN_TO_FIT = 20
 DIGITS = 4
 
 
-def measure(clip: Clip, *, loudness: bool = False) -> dict[str, float]:
+def measure(clip: Clip, *, loudness: bool = False, wave: Waveform | None = None) -> dict[str, float]:
     """Return the facts of one clip; what the clip does not support is absent.
 
     Args:
         clip: Its audio is read.
         loudness: Measure LUFS too (needs the extra [data]).
+        wave: Its audio, where it has been read.
 
     Raises:
         AudioError: The recording cannot be read.
@@ -46,7 +52,7 @@ def measure(clip: Clip, *, loudness: bool = False) -> dict[str, float]:
     from ossicle.audio.acoustics import loudness_lufs
     from ossicle.audio.acoustics import measure as acoustics
 
-    wave = clip.read()
+    wave = wave or clip.read()
     facts = {key: value for key, value in asdict(acoustics(wave)).items() if value is not None}
     if loudness and (lufs := loudness_lufs(wave)) is not None:
         facts["loudness_lufs"] = lufs
@@ -63,6 +69,7 @@ def describe(
     jobs: int = 1,
     how: str = "local",
     loudness: bool = False,
+    hear: Hearer | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[Clip]:
     """Yield the clips with their facts; those that cannot be read are counted and left out.
@@ -74,51 +81,60 @@ def describe(
         jobs: Processes, 0 = one per core.
         how: Engine: `local` or `ray`.
         loudness: Measure LUFS too.
+        hear: Models that give words and labels where the owner gives none.
         progress: Told how many clips are done.
     """
     for group in engine.batches(clips, 2048):
-        keys = [_key(clip, loudness) for clip in group]
+        keys = [_key(clip, loudness, hear) for clip in group]
         kept = [store is not None and key in store for key in keys]
         open_ = [clip for clip, there in zip(group, kept, strict=True) if not there]
-        fresh = engine.run(partial(_measured, loudness=loudness), open_, size=16, jobs=jobs, engine=how)
+        fresh = engine.run(partial(_measured, loudness=loudness, hear=hear), open_, size=16, jobs=jobs, engine=how)
         for clip, key, there in zip(group, keys, kept, strict=True):
             tally.taken += 1
             if store is not None and there:
                 entry = store[key]
-                facts, reason = entry["facts"], entry["reason"]
+                facts, heard, reason = entry["facts"], entry.get("heard", {}), entry["reason"]
             else:
-                facts, reason = next(fresh)
+                facts, heard, reason = next(fresh)
             if store is not None and not there:
-                store.put(key, facts=facts, reason=reason)
+                store.put(key, facts=facts, reason=reason, **({"heard": heard} if heard else {}))
             if progress is not None:
                 progress(tally.taken)
             if reason:
                 tally.skip(reason, str(clip.path))
                 continue
             tally.given += 1
-            yield replace(clip, facts={**clip.facts, **facts}, duration_s=clip.duration_s or facts["duration_s"])
+            told = with_heard(clip, heard)
+            yield replace(told, facts={**clip.facts, **facts}, duration_s=clip.duration_s or facts["duration_s"])
 
 
-def _key(clip: Clip, loudness: bool) -> str:
+def _key(clip: Clip, loudness: bool, hear: Hearer | None) -> str:
     try:
         stat = clip.path.stat()
         state: object = (stat.st_size, stat.st_mtime_ns)
     except OSError:
         state = "absent"
-    return unit_key(VERSION, str(clip.path), state, clip.start_s, clip.duration_s, clip.transcript, loudness)
+    more = (str(hear), clip.labels) if hear is not None else ()
+    return unit_key(VERSION, str(clip.path), state, clip.start_s, clip.duration_s, clip.transcript, loudness, *more)
 
 
-def _measured(clips: list[Clip], *, loudness: bool) -> list[tuple[dict[str, float], str]]:
-    return [_one(clip, loudness) for clip in clips]
+def _measured(clips: list[Clip], *, loudness: bool, hear: Hearer | None) -> list[Found]:
+    return [_one(clip, loudness, hear) for clip in clips]
 
 
-def _one(clip: Clip, loudness: bool) -> tuple[dict[str, float], str]:
+def _one(clip: Clip, loudness: bool, hear: Hearer | None) -> Found:
     try:
-        return measure(clip, loudness=loudness), ""
+        wave = clip.read()
+        heard = hear(clip, wave) if hear is not None else {}
+        return measure(with_heard(clip, heard), loudness=loudness, wave=wave), heard, ""
     except MissingExtraError:
         raise
     except AudioError as error:
-        return {}, re.split(r" \(|;", str(error).replace(str(clip.path), ""))[0].strip(" :")[:80] or "cannot be read"
+        return (
+            {},
+            {},
+            re.split(r" \(|;", str(error).replace(str(clip.path), ""))[0].strip(" :")[:80] or "cannot be read",
+        )
 
 
 def fit_levels(clips: Sequence[Clip]) -> dict[str, list[float]]:

@@ -17,6 +17,7 @@ from ossicle.data.adapters.generic import guess
 from ossicle.data.adapters.table import Layout, find, read
 from ossicle.data.clip import Clip
 from ossicle.data.describe import describe, fit_levels, levels_path
+from ossicle.data.hear import Hearer
 from ossicle.data.rows import Tally, read_clips, row_of, write_rows, writing
 from ossicle.data.store import Store
 from ossicle.errors import DataError
@@ -70,9 +71,19 @@ def describe_file(
     jobs: int = 1,
     engine: str = "local",
     loudness: bool = False,
+    hear: Hearer | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Tally, dict[str, list[float]], float]:
     """Write clips with their facts and the set's levels beside them; a stopped run goes on where it was.
+
+    Args:
+        clips: File of clips.
+        out: File with their facts.
+        jobs: Processes, 0 = one per core.
+        engine: `local` or `ray`.
+        loudness: Measure LUFS too.
+        hear: Models that give words and labels where the owner gives none.
+        progress: Told how many clips are done.
 
     Returns:
         Counts, cut points by fact, seconds of audio.
@@ -81,7 +92,14 @@ def describe_file(
     kept: list[Clip] = []
     with Store(out.with_suffix(".work")) as store:
         found = describe(
-            read_clips(clips), tally, store=store, jobs=jobs, how=engine, loudness=loudness, progress=progress
+            read_clips(clips),
+            tally,
+            store=store,
+            jobs=jobs,
+            how=engine,
+            loudness=loudness,
+            hear=hear,
+            progress=progress,
         )
         write_rows(out, (row_of(_keep(clip, kept)) for clip in found))
     if not kept:
