@@ -63,6 +63,8 @@ def write_index(folder: Path) -> None:
         "# Result cards\n",
         "Written by `make cards`. Each JSON beside this page holds prompts, parsers, hashes, versions and the mark of",
         "every question; `ossicle eval MODEL --verify CARD --root DIR` reruns one and says whether it reproduces.\n",
+        "The sets are taken whole, so a model may have been taught some of these recordings: nano was, of every set",
+        "that its card names as taught. Its scores on recordings that it never met are in [nano](../nano.md).\n",
     ]
     for path in sorted(folder.glob("*.json")):
         body = page(read_card(path)).replace("\n# ", "\n## ", 1)

@@ -218,7 +218,9 @@ def collect(
     running = hasattr(answerer, "answer_each")
     missing = [request for request in requests if request not in store]
     groups = list(batches(missing, sounds, AHEAD if running else batch_size, running=running))
-    with tqdm(total=sum(len(group) for group in groups), unit="question", desc=label, disable=not progress) as bar:
+    with tqdm(
+        total=sum(len(group) for group in groups), unit="question", desc=label, disable=not progress or not groups
+    ) as bar:
         for group in groups:
             loaded = _load(group, sounds, store, perceive)
             lost = [request for request in group if (request.task, request.audio) in store.unreadable]
