@@ -54,6 +54,8 @@ def test_equals_the_official_blocks(golden_root, case):
         fused = connector.fuse(_tokens(layers))
         got = connector(_tokens(layers)).values
         small = connector.projection(golden[f"case{case}.proj_small_input"])
+        after_time = connector.time_tr(layers.flatten(0, 1)).unflatten(0, layers.shape[:2])
+    assert (after_time - golden[f"case{case}.time_tr_out"]).abs().max() < 1e-5
     assert (fused - golden[f"case{case}.output"]).abs().max() < 1e-5
     assert (got - want).abs().max() < 1e-5
     assert (small - golden[f"case{case}.proj_small_output"]).abs().max() < 1e-5

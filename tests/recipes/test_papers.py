@@ -78,6 +78,20 @@ def test_a_family_differs_in_the_integration_alone(family, decoder):
     assert other == base
 
 
+@pytest.mark.parametrize(
+    ("base", "other"),
+    [("nano-plits", f"nano-{name}") for name in ("lal", "pal", "pal-v1", "cross")]
+    + [("small-plits", f"small-{name}") for name in ("lal", "pal-v2")],
+)
+def test_small_families_differ_in_the_integration_alone(base, other):
+    values = [recipe(name).model_dump() for name in (base, other)]
+    integrations = [[stream.pop("integration") for stream in one["model"]["streams"]] for one in values]
+    assert integrations[0] != integrations[1]
+    for one in values:
+        del one["name"], one["description"]
+    assert values[0] == values[1]
+
+
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "plits"])
 def test_one_curriculum_for_all(family, decoder):
