@@ -105,4 +105,4 @@ def test_lmms_eval_from_its_package_scores_nano(tmp_path):
     assert scores["exact_match,none"] == pytest.approx(2 / 3)
     (samples,) = out.rglob("*samples*.jsonl")
     answers = [json.loads(line)["filtered_resps"] for line in samples.read_text().splitlines()]
-    assert [row[0] for row in answers] == said
+    assert answers == said
