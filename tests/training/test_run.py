@@ -241,6 +241,40 @@ def test_everything_missing_is_listed_before_any_work(tmp_path: Path) -> None:
         Run(tiny(tmp_path, data=data), tmp_path / "out", tell=lambda _: None).train()
 
 
+MOWE = {"kind": "mowe", "base": TINY["model"]["streams"][0]["encoder"], "pool": [{"kind": "cnn", "dim": 8, "heads": 1}]}
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.streams.0.integration.layers=[7]", "layers.*7"),
+        ("model.streams.0.integration.kind=atend", "did you mean 'attend'"),
+        ("model.streams.0.encoder.kind=cnm", "did you mean 'cnn'"),
+        ("model.streams.0.encoder.layers=[9]", "blocks 0 to 0"),
+        ("model.streams.0.encoder.heads=3", "dim.* a multiple of heads, 3"),
+        ("model.streams.0.connector={kind: qformer, hidden: 16, heads: 3}", "heads"),
+        ("model.streams.0.connector={kind: tltr, heads: 3}", "no multiple of heads 3"),
+        (f"model.streams.0.encoder={json.dumps({**MOWE, 'top_k': 3})}", "the pool has 1"),
+        (f"model.streams.0.encoder={json.dumps({**MOWE, 'concat': 'time', 'width': 3})}", "along time"),
+        (
+            "model.language_model.architecture.num_attention_heads=3",
+            r"architecture: .* number of attention heads \(3\)",
+        ),
+        ("stages.1.train=[conector]", "did you mean 'connector'"),
+        ("stages.1.train=['(']", "neither a part nor a regular expression"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_before_any_work(
+    override: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No source is opened, no folder is made, no weight is allocated."""
+    monkeypatch.setattr(Run, "open_sources", lambda self: pytest.fail("data was opened"))
+    with pytest.raises(UserError, match=said) as caught:
+        Run(tiny(tmp_path, override), tmp_path / "out", tell=lambda _: None).train()
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
 def test_new_runs_take_a_free_folder_and_resuming_takes_the_last(tmp_path: Path) -> None:
     assert free_folder(tmp_path, "a").name == "a"
     for name in ("a", "a-2", "a-10", "a-shrunk", "ab"):

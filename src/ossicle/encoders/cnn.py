@@ -13,10 +13,10 @@ strides instead of average pooling, no global pooling, self-attention on top.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ossicle.audio import chunk
@@ -40,7 +40,7 @@ class CnnConfig(EncoderConfig):
         channels: Channels of the four convolution blocks.
         dim: Width of a token.
         depth: Transformer blocks.
-        heads: Attention heads.
+        heads: Attention heads; they divide `dim`.
         dropout: In the Transformer, while training.
     """
 
@@ -50,8 +50,14 @@ class CnnConfig(EncoderConfig):
     channels: tuple[int, int, int, int] = (16, 48, 96, 160)
     dim: int = 192
     depth: int = Field(default=2, ge=1)
-    heads: int = 4
+    heads: int = Field(default=4, ge=1)
     dropout: float = 0.1
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.dim % self.heads:
+            raise ValueError(f"dim is {self.dim}: expected a multiple of heads, {self.heads}")
+        return self
 
     def taps(self) -> list[int]:
         """Return the blocks whose output is tapped, counted from 0; empty = after the last block's norm."""

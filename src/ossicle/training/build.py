@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
 from ossicle.chat import template
@@ -165,5 +166,6 @@ def _text_config(spec: LanguageModelSpec, vocab_size: int, tokenizer: Any = None
         settings.setdefault("bos_token_id", tokenizer.bos_token_id)
     try:
         return AutoConfig.for_model(**settings)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"model.language_model.architecture: {str(error).splitlines()[0]}") from None
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise ConfigError(f"model.language_model.architecture: {reason}") from None

@@ -28,7 +28,7 @@ from ossicle.data.source import Source, SourceConfig, SourceContext, source_clas
 from ossicle.data.stand_in import write_sets
 from ossicle.errors import ConfigError, DataError, UserError
 from ossicle.training import checkpoint, freeze, lora, processes, shard
-from ossicle.training.build import Built, build
+from ossicle.training.build import Built, build, outline
 from ossicle.training.checkpoint import Place
 from ossicle.training.loop import StageRun, autocast_dtype, run_steps
 from ossicle.training.objectives.base import Objective, StageContext
@@ -75,6 +75,7 @@ class Run:
             UserError: Something in recipe, data or folder does not fit.
         """
         self.check_needs()
+        self.check_parts()
         if processes.is_main():
             self._begin(resume)
         processes.wait()
@@ -140,6 +141,19 @@ class Run:
         if absent:
             hint = "set the variables, or try --shrink" if "${" in named else "put them there, or try --shrink"
             raise DataError(f"recipe '{self.recipe.name}' needs what is not here: {named}; {hint}")
+
+    def check_parts(self) -> None:
+        """Build the model without weights or data and look every stage up in it: what cannot be is said now.
+
+        Raises:
+            UserError: Sizes, layers or names that do not fit.
+        """
+        decoder = self.recipe.model.language_model
+        if decoder is not None and decoder.architecture is None and not Path(str(decoder.pretrained)).is_dir():
+            return  # its sizes come with its weights
+        model = outline(self.recipe)
+        for stage in self.recipe.stages:
+            freeze.set_trainable(model, stage.train)
 
     def open_sources(self) -> dict[str, Source]:
         """Return the sources that some stage draws from, open."""
