@@ -227,15 +227,15 @@ def test_keys_and_values_are_bounded_but_one_answer_always_fits(engine):
     limits = Limits(running=4, waiting=8, cache_bytes=1)
     made = State("tight", Keys(), limits)
     made.worker = Worker(engine, made.store, limits, made.metrics)
-    most, step = [], made.worker._batch.step
-    made.worker._batch.step = lambda: (most.append(len(made.worker._batch)), step())[1]
+    most, step = [], made.worker._batch.advance
+    made.worker._batch.advance = lambda: (most.append(len(made.worker._batch)), step())[1]
     threads = [threading.Thread(target=answer, args=(made, "how?"), kwargs={"max_tokens": 6}) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     made.worker.close()
-    assert set(most) == {1}
+    assert set(most) <= {0, 1} and 1 in most
 
 
 def test_roles_cannot_be_forged_in_text(engine):

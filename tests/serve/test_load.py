@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import ossicle
-from ossicle.bench.serve import ask, body, gather, served
+from ossicle.bench.serve import Setting, ask, body, gather, mixed, served
 
 pytestmark = pytest.mark.slow
 NANO = Path(ossicle.__file__).parent / "nano" / "config.json"
@@ -83,3 +83,16 @@ def test_overload_is_said_and_over_when_the_load_is():
         assert refused and all(answer.error == "overloaded" for answer in refused)
         assert all(answer.status == 200 and not answer.error for answer in told if answer not in refused)
         assert asyncio.run(ask(server.url, bodies[0])).status == 200
+
+
+@pytest.mark.skipif(not NANO.is_file(), reason="nano is not in this checkout")
+def test_short_questions_hardly_wait_for_long_ones(capsys):
+    """The aim is 3 times the unloaded time for each; on two shared cores most of them and a bound on the worst."""
+    random = np.random.default_rng(0)
+    with served("nano", "--deadline-s", "900") as server:
+        asyncio.run(gather(server.url, [body(random, 1.0, tokens=4) for _ in range(2)]))
+        told = asyncio.run(mixed(server.url, Setting(), random))["mixed"]
+    with capsys.disabled():
+        print("\n" + json.dumps(told))
+    assert told["errors"] == 0 and told["long_still_running"] == 8
+    assert told["median_ratio"] <= 4 and told["ratio"] <= 20

@@ -94,7 +94,7 @@ def run(setting: Setting, tell: Callable[[str], None] = lambda line: None) -> di
     with served(setting.model, "--deadline-s", "900") as server:
         url = server.url
         asyncio.run(gather(url, [body(random, 1.0, tokens=4) for _ in range(2)]))
-        for name, measure in {"throughput": _throughput, "handles": _handles, "mixed": _mixed}.items():
+        for name, measure in {"throughput": _throughput, "handles": _handles, "mixed": mixed}.items():
             result |= asyncio.run(measure(url, setting, random))
             tell(f"{name}: {result[name]['ratio']:.2f}x")
     from ossicle.bench.prefix import second_questions  # loads the model here, once the server is gone
@@ -254,8 +254,14 @@ async def _handles(url: str, setting: Setting, random: np.random.Generator) -> d
     return {"handles": {"first_s": middle[0], "second_s": middle[1], "ratio": ratio, "goal": GOALS["handles"]}}
 
 
-async def _mixed(url: str, setting: Setting, random: np.random.Generator) -> dict[str, Any]:
-    """Return how long short questions wait for their first token while long ones run."""
+async def mixed(url: str, setting: Setting, random: np.random.Generator) -> dict[str, Any]:
+    """Return how long short questions wait for their first token while long ones run.
+
+    Args:
+        url: A server.
+        setting: How many of each.
+        random: Makes the clips.
+    """
     words = "What is it that one hears and when does it begin and end? "
     alone = [await ask(url, body(random, 0, tokens=8)) for _ in range(8)]
     unloaded = statistics.median(told.first_s for told in alone)
@@ -269,15 +275,16 @@ async def _mixed(url: str, setting: Setting, random: np.random.Generator) -> dic
     still = sum(not task.done() for task in running)
     told_short, told_long = await asyncio.gather(*short), await asyncio.gather(*running)
     waited = sorted(told.first_s for told in told_short)
-    mixed = {
+    told_mixed = {
         "unloaded_s": unloaded,
         "median_s": statistics.median(waited),
         "worst_s": waited[-1],
         "ratio": waited[-1] / unloaded,
         "median_ratio": statistics.median(waited) / unloaded,
+        "within_goal": sum(one <= GOALS["mixed"] * unloaded for one in waited) / len(waited),
         "goal": GOALS["mixed"],
         "long_first_s": statistics.median(told.first_s for told in told_long),
         "errors": sum(bool(told.error) or told.status != 200 for told in (*told_short, *told_long)),
         "long_still_running": still,
     }
-    return {"mixed": mixed}
+    return {"mixed": told_mixed}

@@ -7,7 +7,8 @@
 
 A layer's audio stands in front of its text, already rotated, laid down once when the text joins. What a query sees is
 decided by text columns (causal, sliding window) and, for audio, by positions, as in `joined.full_mask`. A chunk of a
-prompt is written like a step with more columns, so that prompts are prefilled in pieces between steps.
+prompt is written like a step with more columns, so that prompts are prefilled in pieces between steps. A prompt may be
+read in slots of its own; when it is read, `adopt` copies it, once, to where the running texts are.
 
 Source: iteration-level scheduling, Orca (OSDI 2022) §3.1, and chunked prefill, Sarathi-Serve (OSDI 2024) §4; the layout
 with audio in front is our choice.
@@ -15,10 +16,12 @@ with audio in front is our choice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -88,9 +91,7 @@ class Slots:
         self._memories += [None] * count
         if memory is not None:
             self._lay(memory, slots)
-        for kind in {*self._visible, *filter(None, self.kinds)}:
-            for slot in reversed(slots):
-                self._see(kind, slot)
+        self._see_all(slots)
         return slots
 
     def _lay(self, memory: AudioMemory, slots: list[int]) -> None:
@@ -115,9 +116,9 @@ class Slots:
         """Copy a slot over another, which is lost."""
         if source == target:
             return
-        for kind, layer in zip(self.kinds, self.layers, strict=True):
-            width = self.lengths[source] + len(self._audio[source].get(kind, ()))
-            for buffer in (layer or ()) if width else ():
+        for layer, held in enumerate(self.layers):
+            width = self._filled(layer, source)
+            for buffer in (held or ()) if width else ():
                 buffer[target, :, :width] = buffer[source, :, :width]
         for seen in self._visible.values():
             seen[target] = seen[source]
@@ -126,14 +127,21 @@ class Slots:
         self._memories[target] = self._memories[source]
 
     @torch.inference_mode()
-    def swap(self, one: int, other: int) -> None:
-        """Exchange two slots."""
-        if one == other:
-            return
-        spare = self._spare()
-        for source, target in ((one, spare), (other, one), (spare, other)):
-            self.move(source, target)
-        self.pop()
+    def adopt(self, other: Slots, source: int) -> int:
+        """Take the next slot for a text that stands in other slots; returns the slot's index."""
+        slot = len(self)
+        self.lengths.append(other.lengths[source])
+        self._audio.append(other._audio[source])
+        self._memories.append(other._memories[source])
+        for layer, (kind, held) in enumerate(zip(other.kinds, other.layers, strict=True)):
+            self.kinds[layer] = kind or self.kinds[layer]
+            width = other._filled(layer, source)
+            if held is None or not width:
+                continue
+            for buffer, part in zip(self._room(layer, slot + 1, width, held[0]), held, strict=True):
+                buffer[slot, :, :width] = part[source, :, :width]
+        self._see_all([slot])
+        return slot
 
     @torch.inference_mode()
     def pop(self) -> None:
@@ -202,26 +210,13 @@ class Slots:
             else:
                 columns = plan.starts(kind)[:, None] + torch.arange(plan.count, device=new.device)
                 buffer[plan.rows[:, None], :, columns] = new.transpose(1, 2)
-            held = buffer[plan.rows] if plan.span is None else buffer[plan.span]
-            read.append(held[:, :, :longest])
+            held = buffer[:, :, :longest]
+            read.append(held[plan.rows] if plan.span is None else held[plan.span])
         return read[0], read[1]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return the longest text, as caches do."""
         return max(self.lengths, default=0)
-
-    def _spare(self) -> int:
-        """Return a slot at the end for an exchange."""
-        self.lengths.append(0)
-        self._audio.append({})
-        self._memories.append(None)
-        slot = len(self) - 1
-        for index, layer in enumerate(self.layers):
-            if layer is not None:
-                self._room(index, len(self), 0, layer[0])
-        for kind in list(self._visible):
-            self._see(kind, slot)
-        return slot
 
     def _room(self, layer: int, slots: int, columns: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return a layer's buffers, grown where they are too small."""
@@ -232,14 +227,24 @@ class Slots:
         rows = before[0] if before[0] >= slots else max(slots, 2 * before[0])
         wide = before[1] if before[1] >= columns else max(columns, 5 * before[1] // 4)
         wide = -(-wide // COLUMNS) * COLUMNS
-        grown = []
-        for side in (0, 1):
-            buffer = like.new_zeros(rows, like.shape[1], wide, like.shape[3])
-            if held is not None:
-                buffer[: before[0], :, : before[1]] = held[side]
-            grown.append(buffer)
-        self.layers[layer] = grown[0], grown[1]
-        return grown[0], grown[1]
+        shape = (rows, like.shape[1], wide, like.shape[3])
+        grown = _zeros(shape, like), _zeros(shape, like)
+        for buffer, part in zip(grown, held or (), strict=held is not None):
+            for slot in range(min(before[0], len(self))):
+                filled = min(self._filled(layer, slot), before[1])
+                buffer[slot, :, :filled] = part[slot, :, :filled]
+        self.layers[layer] = grown
+        return grown
+
+    def _filled(self, layer: int, slot: int) -> int:
+        """Return the columns that a slot fills in a layer."""
+        return self.lengths[slot] + len(self._audio[slot].get(self.kinds[layer], ()))
+
+    def _see_all(self, slots: list[int]) -> None:
+        """Write from where the audio of slots is seen, for every kind of layer."""
+        for kind in {*self._visible, *filter(None, self.kinds)}:
+            for slot in reversed(slots):
+                self._see(kind, slot)
 
     def _see(self, kind: Kind, slot: int) -> None:
         """Write from where a slot's audio is seen into its kind's table."""
@@ -324,6 +329,14 @@ class Plan:
         if kind:
             seen |= self.positions[:, :, None] >= self.visible[kind][:, None, :]
         return seen[:, None]
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Return zeros; on a CPU in memory that the system fills in when it is touched, so that spare room costs little."""
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    size = math.prod(shape) * like.element_size()
+    return torch.from_numpy(np.zeros(size, np.uint8)).view(like.dtype).view(shape)
 
 
 def _side_by_side(rows: Sequence[list[AudioSegment] | None]) -> list[AudioSegment]:

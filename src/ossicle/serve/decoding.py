@@ -48,6 +48,7 @@ class Generation:
         self.ids = prompt_ids(engine, job)
         self.speech = Speech(engine.processor.tokenizer, job.sampling.stop)
         self.heard: Heard | None = None
+        self.memory: AudioMemory | None = None
         self.embeddings: Tensor | None = None
         self.token = self.read = self.num_tokens = 0
         self.over = False
@@ -59,11 +60,6 @@ class Generation:
         self.position = int(self.positions[-1])
         room = _room(engine)
         self._most = min(job.sampling.max_tokens, job.sampling.max_tokens if room is None else room - len(self.ids))
-
-    @property
-    def memory(self) -> AudioMemory | None:
-        """What the decoder needs of the clips."""
-        return self.heard.memory if self.heard is not None else None
 
     @torch.inference_mode()
     def _hear(self, listener: Listener) -> None:
@@ -77,15 +73,11 @@ class Generation:
                 self.heard = listener.hear(ids, mask, self.job.clips, scope=self.job.scope)
             except DataError as error:
                 raise ApiError(str(error), code="unknown_uuid") from None
+            self.memory, self.heard.memory = self.heard.memory, AudioMemory()  # a slot will hold it
             self.positions = self.heard.placement.positions[0]
         seen = mask[0].bool()  # a marker that no token sees is not run at all
         self.positions = self.positions[seen]
         self.embeddings = model.embed(ids, self.memory)[0][seen]
-
-    def laid(self) -> None:
-        """Let go of what a slot holds now."""
-        if self.heard is not None:
-            self.heard.memory = AudioMemory()
 
     @torch.inference_mode()
     def take(self, logits: Tensor, likeliest: int) -> list[Event]:

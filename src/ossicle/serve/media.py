@@ -10,7 +10,6 @@ Source: our choice.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import logging
 from pathlib import Path
@@ -168,7 +167,11 @@ def _file_path(url: str, where: str) -> str:
 
 def _base64(text: str, where: str) -> bytes:
     try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except (binascii.Error, ValueError):
+        pass  # broken into lines, of the alphabet for URLs, without its end, or none at all
+    try:
         packed = "".join(text.split()).translate(str.maketrans("-_", "+/")).rstrip("=")
-        return base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
+        return binascii.a2b_base64(packed + "=" * (-len(packed) % 4), strict_mode=True)
     except (binascii.Error, ValueError):
         raise ApiError("is not base64 audio", param=where, code="invalid_audio") from None

@@ -24,7 +24,15 @@ from typing import Any
 from ossicle.errors import require
 from ossicle.serve.gate import Gate
 from ossicle.serve.limits import ApiError
-from ossicle.serve.run import Settings, checked, drained_by_signals, listening, log_requests, server_of
+from ossicle.serve.run import (
+    Settings,
+    checked,
+    drained_by_signals,
+    listening,
+    log_requests,
+    server_of,
+    share_the_machine,
+)
 from ossicle.serve.state import State
 
 logger = logging.getLogger(__name__)
@@ -52,6 +60,7 @@ class Replica:
         state.page = Page(state) if settings.page else None
         self.app = build_app(state)
         engine = load(settings.model, device=settings.device, dtype=settings.dtype)
+        share_the_machine(engine.model.device.type)
         state.worker = Worker(engine, state.store, settings.limits, state.metrics)
         if state.page is not None:
             state.page.build()

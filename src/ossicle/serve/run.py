@@ -95,6 +95,22 @@ def serve(settings: Settings, tell: Callable[[str], None] = lambda line: None) -
         raise failed[0]
 
 
+def share_the_machine(device: str) -> None:
+    """Let the threads that hear, answer and talk to clients share the cores and Python's lock.
+
+    A thread that wants the lock waits for at most a millisecond, not five: a short question has few of them. On a CPU
+    the thread that hears and the one that answers have half of the cores each.
+
+    Args:
+        device: Where the model runs.
+    """
+    import torch
+
+    sys.setswitchinterval(0.001)
+    if device == "cpu":
+        torch.set_num_threads(max(1, torch.get_num_threads() // 2))
+
+
 def server_of(state: State, *, app: Any = None, drain_s: int = DRAIN_S, head_s: float = HEAD_S) -> Any:
     """Return a uvicorn server of a state; connections that send nothing are closed.
 
@@ -184,6 +200,7 @@ def _load(
         from ossicle.serve.worker import Worker
 
         engine = load(settings.model, device=settings.device, dtype=settings.dtype)
+        share_the_machine(engine.model.device.type)
         state.worker = Worker(engine, state.store, settings.limits, state.metrics)
         tell(f"{state.name} is ready: {engine.setting}")
         if state.page is not None:

@@ -22,12 +22,11 @@ from concurrent.futures import Future
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ossicle.inference.engine import Engine
 from ossicle.inference.handles import Listener
 from ossicle.inference.store import HandleStore
-from ossicle.serve.batch import Batch
+from ossicle.serve.batch import Batch, Said
 from ossicle.serve.decoding import Generation, speakable
 from ossicle.serve.job import Done, Event, Failed, Job
 from ossicle.serve.limits import ApiError, Limits
@@ -39,7 +38,9 @@ PATIENCE_S = 2.0
 HEARD_AHEAD = 8
 """Clips that are heard before their answers have a place, at most."""
 BEGUN_AT_ONCE = 4
-"""Prompts that join between two tokens, at most; making one takes about as long as a token."""
+"""Prompts that join between two turns, at most; making one takes a part of the time of a token."""
+PIECE_S = 0.02
+"""So long a piece of a long prompt should take: what comes meanwhile waits for it."""
 
 
 class Worker:
@@ -58,7 +59,7 @@ class Worker:
         self._waiting: list[Job] = []
         self._heard: deque[Job | Generation] = deque()
         self._calls: deque[tuple[Callable[[Engine], Any], Future[Any]]] = deque()
-        self._batch = Batch(engine.model)
+        self._batch = Batch(engine.model, PIECE_S)
         self._wake = threading.Condition()
         self._hearing = threading.Lock()
         self._closing = False
@@ -158,11 +159,10 @@ class Worker:
             for do, future in calls:
                 self._do(do, future)
             self._admit()
-            every = (*self._batch.rows, *self._batch.prompts)
-            self._batch.leave([row for row in every if not self._wanted(row.job)])
-            self._run()
+            self._batch.leave([row for row in self._batch.every if not self._wanted(row.job)])
+            self._turn()
         self._threads[1].join(timeout=30)
-        left = [*self._waiting, *self._heard, *self._batch.rows, *self._batch.prompts]
+        left = [*self._waiting, *self._heard, *self._batch.every]
         for row in left:
             _job(row).emit(Failed(error=ApiError("the server is stopping", status=503, code="stopping")))
 
@@ -182,12 +182,7 @@ class Worker:
                 with self._wake:
                     self._heard.appendleft(row)
                 return
-            try:
-                self._batch.join(row)
-                row.laid()
-            except Exception as error:  # noqa: BLE001 - told and logged
-                self._fail(error)
-                job.emit(Failed(error=_explained(error)))
+            self._batch.join(row)
 
     def _wanted(self, job: Job) -> bool:
         """Return whether an answer is still worth making; say so where it is too late."""
@@ -200,31 +195,29 @@ class Worker:
             return False
         return True
 
-    def _run(self) -> None:
-        """Read a piece of the prompts, then make one token of every answer."""
+    def _turn(self) -> None:
+        """Read the short prompts, then let what has waited longest go on."""
         try:
-            begun = self._batch.prefill()
-            if begun:
-                self._take([row for row, _ in begun], torch.stack([logits for _, logits in begun]))
-            rows = list(self._batch.rows)
-            if rows:
-                self._take(rows, self._batch.step())
+            self._take(self._batch.read_short())
+            self._take(self._batch.advance())
         except Exception as error:  # noqa: BLE001 - these answers end, the server goes on; it is logged and told
             self._fail(error)
 
-    def _take(self, rows: list[Generation], logits: Tensor) -> None:
-        """Let every answer choose its token from (B, V) logits; those that end leave."""
-        logits, likeliest = speakable(self.engine, logits)
-        for index, row in enumerate(rows):
+    def _take(self, said: Said) -> None:
+        """Let answers choose their next token; those that end leave."""
+        if not said:
+            return
+        logits, likeliest = speakable(self.engine, torch.stack([logits for _, logits in said]))
+        for index, (row, _) in enumerate(said):
             self._emit(row.job, row.take(logits[index], likeliest[index]))
-        self._batch.leave([row for row in rows if row.over])
+        self._batch.leave([row for row, _ in said if row.over])
 
     def _fail(self, error: Exception) -> None:
         """End all answers that run."""
         told = _explained(error)
-        for row in (*self._batch.rows, *self._batch.prompts):
+        for row in self._batch.every:
             row.job.emit(Failed(error=told))
-        self._batch = Batch(self.engine.model)
+        self._batch = Batch(self.engine.model, PIECE_S)
 
     def _emit(self, job: Job, events: list[Event]) -> None:
         for event in events:
