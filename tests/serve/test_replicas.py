@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 import ossicle
+from ossicle.serve.metrics import Metrics
 from ossicle.serve.replicas import Front, order, sticky_key
 from ossicle.serve.run import Settings, open_port
 from serve.conftest import wav
@@ -83,7 +84,7 @@ class _Handle:
         yield {"type": "http.response.body", "body": str(self.number).encode()}
 
 
-def _ask(handles, body=b"{}", leaves=False):
+def _ask(handles, body=b"{}", leaves=False, method="POST", path="/v1/chat/completions"):
     sent = []
 
     async def run():
@@ -99,7 +100,7 @@ def _ask(handles, body=b"{}", leaves=False):
             sent.append(message)
 
         front = Front(handles, (ConnectionError,))
-        await front({"type": "http", "path": "/v1/chat/completions", "headers": []}, receive, send)
+        await front({"type": "http", "method": method, "path": path, "headers": []}, receive, send)
 
     asyncio.run(run())
     return sent
@@ -122,6 +123,40 @@ def test_a_client_that_leaves_ends_its_answer():
     handles = [_Handle(0, "hangs"), _Handle(1, "hangs")]
     assert len(_ask(handles, leaves=True)) == 1
     assert any(handle.cancelled for handle in handles)
+
+
+class _Counted:
+    """Stands in for a handle whose replica tells its metrics."""
+
+    def __init__(self, replica):
+        self.metrics, self.replica = self, replica
+
+    async def remote(self):
+        if self.replica is None:
+            raise ConnectionError("died")
+        return self.replica.text()
+
+
+def test_metrics_are_those_of_all_replicas():
+    replicas = [Metrics(), Metrics()]
+    for number, one in enumerate(replicas):
+        one.count("ossicle_requests_total", number + 1, route="/a", status="200")
+        one.gauge("ossicle_requests_running", lambda: 3)
+        one.time("ossicle_answer_seconds", 0.2)
+    lines = (
+        _ask([*map(_Counted, replicas), _Counted(None)], method="GET", path="/metrics")[-1]["body"]
+        .decode()
+        .splitlines()
+    )
+    assert 'ossicle_requests_total{replica="1",route="/a",status="200"} 2' in lines
+    assert 'ossicle_answer_seconds_bucket{replica="0",le="0.3"} 1' in lines
+    assert [line for line in lines if "_up{" in line] == [
+        f'ossicle_replica_up{{replica="{n}"}} {n < 2:d}' for n in range(3)
+    ]
+    typed = [line for line in lines if line.startswith("#")]
+    assert len(typed) == len(set(typed)) == 4
+    first = lines.index("# TYPE ossicle_requests_running gauge")
+    assert lines[first + 1 : first + 3] == [f'ossicle_requests_running{{replica="{n}"}} 3' for n in range(2)]
 
 
 @contextlib.contextmanager
@@ -163,6 +198,8 @@ def test_two_replicas_one_killed_under_load():
             homes = [number for _, number, _ in first]
             assert set(homes) == {"0", "1"} and homes == [number for _, number, _ in again]
             assert all(told["usage"]["audio_handles"]["hits"] > 0 for _, _, told in again)
+            told = client.get("/metrics").text
+            assert all(f'ossicle_requests_running{{replica="{number}"}}' in told for number in (0, 1))
             process = fleet.handles[0].process.remote().result()
             with ThreadPoolExecutor(4) as pool:
                 asked = [pool.submit(ask, index) for index in range(40)]

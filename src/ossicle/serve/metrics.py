@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
@@ -62,6 +62,31 @@ class Metrics:
             kind = "counter" if name.endswith("_total") else "gauge"
             _rows(lines, kind, [(name, "", read())])
         return "\n".join(lines) + "\n"
+
+
+def merged(texts: Mapping[int, str]) -> str:
+    """Return the metrics of several replicas as one text, every number labelled with the replica it is of.
+
+    Args:
+        texts: By replica, from `Metrics.text`; empty for one that cannot be reached.
+
+    Example:
+        >>> merged({0: "# TYPE ossicle_x_total counter\\nossicle_x_total 1\\n", 1: ""}).splitlines()[3:]
+        ['# TYPE ossicle_x_total counter', 'ossicle_x_total{replica="0"} 1']
+    """
+    up = [f'ossicle_replica_up{{replica="{number}"}} {int(bool(text))}' for number, text in texts.items()]
+    families = {"# TYPE ossicle_replica_up gauge": up}
+    for number, text in texts.items():
+        rows: list[str] = []
+        for line in text.splitlines():
+            if line.startswith("#"):
+                rows = families.setdefault(line, [])
+                continue
+            name, _, value = line.rpartition(" ")
+            name, _, labels = name.removesuffix("}").partition("{")
+            inside = ",".join(filter(None, (f'replica="{number}"', labels)))
+            rows.append(f"{name}{{{inside}}} {value}")
+    return "\n".join(line for typed, rows in families.items() for line in (typed, *rows)) + "\n"
 
 
 def _rows(lines: list[str], kind: str, rows: list[tuple[str, str, float]]) -> None:

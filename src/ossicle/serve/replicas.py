@@ -7,7 +7,7 @@
 The front runs in this process and speaks HTTP; a request travels to its replica as an ASGI scope and a body, the answer
 comes back message by message. Which replica a clip belongs to is decided by rendezvous hashing of its uuid or its
 bytes, so that a second question finds the handle, and only the dead one's clips move. Pages and live streams have one
-replica. `--ray-address` joins a cluster; without it Ray runs here.
+replica; `/metrics` asks all. `--ray-address` joins a cluster; without it Ray runs here.
 Source: rendezvous hashing (Thaler & Ravishankar, 1998); Ray Serve; the rest is our choice.
 """
 
@@ -24,6 +24,7 @@ from typing import Any
 from ossicle.errors import require
 from ossicle.serve.gate import Gate
 from ossicle.serve.limits import ApiError
+from ossicle.serve.metrics import merged
 from ossicle.serve.run import (
     Settings,
     checked,
@@ -39,6 +40,8 @@ logger = logging.getLogger(__name__)
 PLAIN = ("type", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path")
 STICKY = ("/v1/chat", "/v1/audio/transcriptions")
 RETRY_S = 5
+METRICS_S = 5.0
+"""So long a replica has to tell its metrics."""
 
 
 class Replica:
@@ -56,7 +59,7 @@ class Replica:
         from ossicle.serve.worker import Worker
 
         self.number = number
-        state = State(settings.served_name, settings.keys, settings.limits, settings.handle_bytes)
+        self.state = state = State(settings.served_name, settings.keys, settings.limits, settings.handle_bytes)
         state.page = Page(state) if settings.page else None
         self.app = build_app(state)
         engine = load(settings.model, device=settings.device, dtype=settings.dtype)
@@ -70,6 +73,10 @@ class Replica:
         import os
 
         return os.getpid()
+
+    async def metrics(self) -> str:
+        """Return this replica's counts and times."""
+        return self.state.metrics.text()
 
     async def answer(self, scope: dict[str, Any], body: bytes) -> AsyncIterator[dict[str, Any]]:
         """Yield the ASGI messages of the answer to one request."""
@@ -119,6 +126,9 @@ class Front:
         """Answer one request."""
         if scope["type"] != "http":
             return
+        if (scope["method"], scope["path"]) == ("GET", "/metrics"):
+            await self._metrics(send)
+            return
         body = b""
         while (event := await receive())["type"] == "http.request":
             body += event.get("body", b"")
@@ -136,6 +146,19 @@ class Front:
             answer.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await answer
+
+    async def _metrics(self, send: Any) -> None:
+        """Answer with the metrics of all replicas, each number labelled with its replica."""
+
+        async def text(handle: Any) -> str:
+            with contextlib.suppress(TimeoutError, *self.lost):
+                return str(await asyncio.wait_for(handle.metrics.remote(), METRICS_S))
+            return ""
+
+        texts = await asyncio.gather(*map(text, self.handles))
+        headers = [(b"content-type", b"text/plain; version=0.0.4")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": merged(dict(enumerate(texts))).encode()})
 
     async def _answer(self, plain: dict[str, Any], body: bytes, key: str, send: Any) -> None:
         """Send the first replica's answer that begins; one that breaks off later is not begun again."""
