@@ -1,7 +1,7 @@
 """The two threads that run the model: one hears, one answers; answers join and leave at any token.
 
-    waiting ──ear: template, encoder, keys and values──► heard ──place free──► Batch: a piece of prompts, then a token
-    text alone ─────────────────────────────────────────►                             of every answer, again and again
+    waiting ──ear: template, encoder, keys and values──► heard ──place free──► Batch: short prompts, then a token of
+    text alone ─────────────────────────────────────────►                      some answers or a piece of a longer one
 
 So a short question waits neither for a long answer to end nor for a long prompt to be read, and no answer stops while a
 clip is encoded. Of waiting clips the shortest is heard first, one that has waited for `PATIENCE_S` before all. A queue
