@@ -86,8 +86,9 @@ def test_overload_is_said_and_over_when_the_load_is():
 
 
 @pytest.mark.skipif(not NANO.is_file(), reason="nano is not in this checkout")
-def test_short_questions_hardly_wait_for_long_ones(capsys):
+def test_short_questions_hardly_wait_for_long_ones(capsys, monkeypatch):
     """The aim is 3 times the unloaded time for each; on two shared cores most of them and a bound on the worst."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as the page on serving advises for few cores
     random = np.random.default_rng(0)
     with served("nano", "--deadline-s", "900") as server:
         asyncio.run(gather(server.url, [body(random, 1.0, tokens=4) for _ in range(2)]))
