@@ -91,9 +91,14 @@ class AudioSegment:
     def row(self, index: int) -> AudioSegment:
         """Return the audio of one text of the batch; what was stored is left behind."""
         here = slice(index, index + 1)
-        unit = None if self.unit is None else self.unit[here]
-        parts = {"states": self.states, "visible_from": self.visible_from, "positions": self.positions}
-        return replace(self, **{name: part[here] for name, part in parts.items()}, unit=unit, kv={})
+        return replace(
+            self,
+            states=self.states[here],
+            visible_from=self.visible_from[here],
+            positions=self.positions[here],
+            unit=None if self.unit is None else self.unit[here],
+            kv={},
+        )
 
 
 @dataclass(slots=True, kw_only=True)
