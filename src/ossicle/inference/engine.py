@@ -7,8 +7,6 @@ Questions about one clip share its encoding; questions are answered in batches, 
 
 from __future__ import annotations
 
-import ossicle.deferred  # noqa: F401  # isort: skip  (before transformers, which then imports less)
-
 import logging
 import threading
 import time
