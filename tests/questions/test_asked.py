@@ -125,6 +125,14 @@ def test_tasks_fit_only_what_can_be_answered() -> None:
     assert {"say", "gender"} <= set(closed.fitting(events(digit("one", "a"))))
 
 
+def test_presence_ends_where_nothing_is_absent(composer: Composer) -> None:
+    rng = np.random.default_rng(0)
+    facts = composer.draw("esc10", np.random.default_rng(1)).heard
+    for _ in range(20):
+        _, _, answer = closed.question(facts, rng, lambda: facts, "presence")
+        assert answer.endswith(": yes.")
+
+
 def test_presence_is_balanced_for_each_name(composer: Composer) -> None:
     facts = [composer.draw("scene", np.random.default_rng(seed)).heard for seed in range(60)]
     rng = np.random.default_rng(0)

@@ -78,6 +78,10 @@ def listed(heard: Heard) -> str:
     return f"{names}, over {behind}" if names else behind
 
 
+TRIES = 100
+"""So many other audios are looked at for a name that is absent."""
+
+
 def fitting(heard: Heard) -> dict[str, float]:
     """Return the tasks that can be asked about an audio, with their weights."""
     events, sounds, speech = heard.events, heard.sounds(), heard.spoken()
@@ -153,14 +157,12 @@ def _nobody(rng: np.random.Generator) -> tuple[str, str, str]:
 
 
 def _presence(heard: Heard, rng: np.random.Generator, others: Callable[[], Heard]) -> tuple[str, str, str]:
-    there = sorted(heard.present())
-    if there and rng.random() < 0.5:
-        name, yes = there[rng.integers(len(there))], True
-    else:
-        absent = sorted(others().present() - heard.present())
-        while not absent:
-            absent = sorted(others().present() - heard.present())
-        name, yes = absent[rng.integers(len(absent))], False
+    there, absent = sorted(heard.present()), list[str]()
+    if not there or rng.random() >= 0.5:
+        drawn = (sorted(others().present() - heard.present()) for _ in range(TRIES))
+        absent = next(filter(None, drawn), [])
+    choices = absent or there or ["speech"]  # nothing is absent where all audios hold the same
+    name, yes = choices[rng.integers(len(choices))], not absent and bool(there)
     asked = (name, *ALIASES.get(name, ()))
     voice = name == "speech"
     said = asked[0] if not voice and rng.random() < 0.6 else asked[rng.integers(int(voice), len(asked))]
