@@ -34,13 +34,8 @@ def next_token_loss(logits: Tensor, labels: Tensor, count: Tensor | int | None =
         count: Label tokens to divide by; None = those of this batch.
     """
     labelled = labels[:, 1:] != IGNORE
-    return summed_loss(logits[:, :-1][labelled], labels[:, 1:][labelled], count)
-
-
-def summed_loss(logits: Tensor, targets: Tensor, count: Tensor | int | None, routing: Tensor | float = 0.0) -> Tensor:
-    """Return the loss of targets (n,) under logits (n, V), with a mixture's routing loss added per label token."""
-    total = _summed(logits, targets, None) + len(targets) * routing
-    return total / (max(1, len(targets)) if count is None else count)
+    total = _summed(logits[:, :-1][labelled], labels[:, 1:][labelled], None)
+    return total / (max(1, int(labelled.sum())) if count is None else count)
 
 
 def labelled_loss(
@@ -74,13 +69,13 @@ def head_loss(
     routing: Tensor | float = 0.0,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Return `summed_loss` of the logits that a head makes of hidden states, without making them all at once.
+    """Return the loss of the logits that a head makes of hidden states, without making them all at once.
 
     Args:
         head: LM head; anything but a plain linear layer (an adapter hangs on it) is recomputed in backward.
         hidden: (n, D) states of the rows that carry a label.
         targets: (n,) labels.
-        count: As in `summed_loss`.
+        count: As in `next_token_loss`.
         routing: A mixture's routing loss, added per label token.
         weights: (n,) factor of each label's loss; None = 1. They change the sum, not the count it is divided by.
     """

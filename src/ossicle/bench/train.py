@@ -63,6 +63,7 @@ def busy(*, steps: int, batch: int, seed: int = 0) -> dict[str, float]:
     whole, step = [0.0], StageRun.step
 
     def timed(self: StageRun, number: int) -> Any:
+        """Take a step, and note how long it took and how long it waited for its batches."""
         draw, waited = self.objective.batch, [0.0]
 
         def batch_of(micro: int) -> Any:
