@@ -3,9 +3,9 @@
     recording ──► itself + changed copies (gain, speed, noise) ──► "What do you hear?" → "A bass drum."
     old sounds ──► questions of every kind ──► the answers the model gave *before* ──► replay
 
-Scenes composed of the recordings come beside them (`adapt.scenes`). Replay needs no old training data: whatever the model
-used to say is what it should go on saying. The sounds are synthesised, the user's own (asked about other things), and
-recordings under `--replay` where given.
+Scenes composed of the recordings come beside them (`adapt.scenes`). Replay needs no old training data: whatever the
+model used to say is what it should go on saying. The sounds are synthesised, the user's own (asked about other
+things), and recordings under `--replay` where given.
 Source: learning without forgetting, Li & Hoiem 2016; our choice.
 """
 
