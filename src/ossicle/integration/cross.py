@@ -59,7 +59,8 @@ class CrossBlock(nn.Module):
 
     def heads_of(self, hidden: Tensor, audio: Tensor) -> list[Tensor]:
         """Return queries, keys and values (B, heads, ·, width)."""
-        pairs = ((self.q_proj, self.norm(hidden)), (self.k_proj, audio), (self.v_proj, audio))
+        asking = self.norm(hidden.to(self.norm.weight.dtype))  # a cut decoder hands over its states in a lower dtype
+        pairs = ((self.q_proj, asking), (self.k_proj, audio), (self.v_proj, audio))
         return [project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for project, x in pairs]
 
 

@@ -293,8 +293,8 @@ class Run:
 
     def _finish(self, built: Built, log: Log) -> TrainResult:
         """Write the model folder and the result."""
-        lora.fold(built.adapters)
-        if processes.is_main():
+        if processes.is_main():  # the others may still hold shares, which they cannot fold alone
+            lora.fold(built.adapters)
             self._write_model(built)
         processes.wait()
         stages = [result_of(stage.name, log.rows(stage.name)) for stage in self.recipe.stages]
