@@ -19,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 from tqdm import tqdm
 
 from ossicle.errors import AudioError, DataError
-from ossicle.evaluation.task import Sound
+from ossicle.evaluation.task import Item, Sound
 from ossicle.types import Waveform
 
 BLIND = ""
@@ -83,6 +83,7 @@ class AnswerStore:
         self.path = path
         self.replies: dict[str, str] = {}
         self.unreadable: set[tuple[str, str]] = set()
+        self.seconds: dict[str, float] = {}
         if path is None:
             return
         if path.exists() and path.stat().st_size:
@@ -112,6 +113,20 @@ class AnswerStore:
 
     def __getitem__(self, request: Request) -> str:
         return self.replies[request.key]
+
+    def lengths(self, sounds: Mapping[str, Sound], items: Iterable[Item]) -> dict[str, float]:
+        """Return the length of each item's sound, s; a composition that nobody heard in this run is composed again."""
+        found = {}
+        for key in dict.fromkeys(item.audio for item in items):
+            sound = sounds[key]
+            if sound.digest not in self.seconds:
+                try:
+                    known = sound.duration_s if sound.path is not None else 0.0
+                    self.seconds[sound.digest] = known or sound.load().duration_s
+                except AudioError:
+                    self.seconds[sound.digest] = 0.0
+            found[key] = self.seconds[sound.digest]
+        return found
 
     def add(self, requests: Iterable[Request], texts: Iterable[str]) -> None:
         """Keep the replies of a batch; of a clip that could not be decoded the line says so."""
@@ -272,7 +287,10 @@ def _load(
     loaded = {}
     for key in dict.fromkeys((request.task, request.audio) for request in group if request.audio):
         try:
-            loaded[key] = perceive(sounds[key[0]][key[1]])
+            sound = sounds[key[0]][key[1]]
+            loaded[key] = perceive(sound)
+            if isinstance(loaded[key], Waveform):
+                store.seconds[sound.digest] = loaded[key].duration_s
         except AudioError as error:
             logger.warning("%s", error)
             store.unreadable.add(key)

@@ -169,7 +169,8 @@ def page(card: Mapping[str, Any]) -> str:
         table(card["tasks"]),
         "",
         "Value with its 95 % interval; gain = value − the best of blind, shuffled, majority. "
-        "A task that does not listen is not clearly better with its own sound than without or with another one. "
+        "A task that does not listen is not clearly better with its own sound than without, with another one, or than "
+        "what clips of like length answer. "
         "Cascade: a transcriber, then a text model; tags: a text model that is told the labels; – = not run.",
         "",
     ]
@@ -206,12 +207,12 @@ def text_only_lines(found: Mapping[str, Any] | None) -> list[str]:
 
 def table(tasks: Mapping[str, Mapping[str, Any]]) -> str:
     """Return results as a Markdown table, rows of a task under it."""
-    controls = "blind | shuffled | majority | cascade | tags | gain | listens"
+    controls = "blind | shuffled | majority | length | cascade | tags | gain | listens"
     head = f"| task | metric | value | 95 % | n | unparsed | {controls} |"
-    lines = [head, "|---" * 13 + "|"]
+    lines = [head, "|---" * 14 + "|"]
     for name, result in tasks.items():
         if "error" in result:
-            lines.append(f"| {name} | error: {result['error']} |" + " |" * 11)
+            lines.append(f"| {name} | error: {result['error']} |" + " |" * 12)
             continue
         lines.append(_line(name, result))
         lines += [_line(f"· {row}", inner) for row, inner in result.get("rows", {}).items()]
@@ -221,7 +222,7 @@ def table(tasks: Mapping[str, Mapping[str, Any]]) -> str:
 def _line(name: str, result: Mapping[str, Any]) -> str:
     spread = "–".join(number(end) for end in result["ci95"]) + ("*" if result["interval"]["too_few_clusters"] else "")
     cells = [result["metric"], number(result["value"]), spread, str(result["n"]), str(result["unparsed"])]
-    cells += [number(result[key]) for key in ("blind", "shuffled", "majority")]
+    cells += [number(result.get(key)) for key in ("blind", "shuffled", "majority", "length")]
     cells += [*map(number, rivals.cells(result)), number(result["gain"])]
     listens = result.get("listens")
     return f"| {name} | " + " | ".join([*cells, "–" if listens is None else "yes" if listens else "**no**"]) + " |"

@@ -5,7 +5,10 @@
     blind      the model hears nothing
     shuffled   the model hears a clip with another label
     majority   always the commonest right answer of the training split; of the set where that is unknown (flagged)
+    length     what the clips of most similar length would have answered: no sound is heard, its end is only awaited
 
+`length` is for composed clips, where more sounds take longer: a model that hears some other clip, cut to the right
+length, would else seem to listen. It does not enter the gain; `listens` asks for more than it.
 Source: our choice.
 """
 
@@ -19,6 +22,9 @@ import numpy as np
 
 from ossicle.evaluation.answers import BLIND, Request
 from ossicle.evaluation.task import Item, RowSpec
+
+NEAREST = 5
+"""Clips of like length whose commonest truth stands for what the length alone tells."""
 
 
 def asked(item: Item, row: RowSpec) -> Request:
@@ -84,6 +90,35 @@ def majority_answer(items: Sequence[Item], row: RowSpec) -> tuple[Any, bool]:
         return by_text.get(best, (0, best))[1], False
     truth = max(here, key=lambda value: here[value])
     return (list(truth) if isinstance(truth, tuple) else truth), True
+
+
+def length_answers(items: Sequence[Item], row: RowSpec, seconds: Mapping[str, float]) -> list[Any]:
+    """Return what each item's nearest others by length answer: the commonest truth of `NEAREST` and of all that tie.
+
+    Args:
+        items: Items of one row.
+        row: Its settings; of an absolute error the median truth is taken.
+        seconds: Sound → length; of a sound that could not be read, 0.
+
+    Returns:
+        One answer per item; None where no other sound is there.
+    """
+    lengths = np.log(np.maximum([seconds.get(item.audio, 0.0) for item in items], 1e-3))
+    sounds = np.unique([item.audio for item in items], return_inverse=True)[1]
+    answers: list[Any] = []
+    for index in range(len(items)):
+        apart = np.where(sounds == sounds[index], np.inf, np.abs(lengths - lengths[index]))
+        order = np.argsort(apart, kind="stable")
+        order = order[np.isfinite(apart[order])]
+        near = [items[i].truth for i in order if apart[i] <= apart[order[:NEAREST][-1]] + 1e-9]
+        if not near:
+            answers.append(None)
+        elif row.metric == "mae":
+            answers.append(float(np.median(near)))
+        else:
+            truth = Counter(map(_frozen, near)).most_common(1)[0][0]  # of equally common ones the nearest
+            answers.append(list(truth) if isinstance(truth, tuple) else truth)
+    return answers
 
 
 def _frozen(value: Any) -> Any:

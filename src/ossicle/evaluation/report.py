@@ -63,14 +63,14 @@ def _row(cells: Sequence[object], tag: str = "td") -> str:
 
 
 def _overview(card: Mapping[str, Any]) -> str:
-    head = ["task", "metric", "value", "95 %", "n", "unparsed", "blind", "shuffled", "majority"]
+    head = ["task", "metric", "value", "95 %", "n", "unparsed", "blind", "shuffled", "majority", "length"]
     lines = [_row([*head, *rivals.COLUMNS, "gain"], "th")]
     for name, result in card["tasks"].items():
         if "error" in result:
-            lines.append(f"<tr><td>{_text(name)}</td><td colspan=11 class=no>{_text(result['error'])}</td></tr>")
+            lines.append(f"<tr><td>{_text(name)}</td><td colspan=12 class=no>{_text(result['error'])}</td></tr>")
             continue
         spread = "–".join(number(end) for end in result["ci95"])
-        controls = [number(result[key]) for key in ("blind", "shuffled", "majority")]
+        controls = [number(result.get(key)) for key in ("blind", "shuffled", "majority", "length")]
         controls += [*map(number, rivals.cells(result)), number(result["gain"])]
         lines.append(
             _row([name, result["metric"], number(result["value"]), spread, result["n"], result["unparsed"], *controls])

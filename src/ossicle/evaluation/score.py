@@ -19,13 +19,15 @@ import numpy as np
 from ossicle.evaluation import metrics
 from ossicle.evaluation.answers import AnswerStore, Request
 from ossicle.evaluation.captions import cider_d
-from ossicle.evaluation.controls import asked, asked_blind, gain, majority_answer, shuffled_requests
+from ossicle.evaluation.controls import asked, asked_blind, gain, length_answers, majority_answer, shuffled_requests
 from ossicle.evaluation.nearest import NearestLabel
 from ossicle.evaluation.normalise import normalise
 from ossicle.evaluation.parse import parse, refuses
 from ossicle.evaluation.task import Item, RowSpec, Task
 
 LOWER_IS_BETTER = {"wer", "cer", "mae"}
+GAINED = ("blind", "shuffled", "majority")
+"""Controls that the gain is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +171,8 @@ def score_rows(
                 mark(i, row, store[shuffled[i.key]], words, near) for i in items if i.key in shuffled
             ]
             score.controls["majority"], score.majority_from_set = _majority(items, row)
+            if row.parser != "text":
+                score.controls["length"] = _by_length(items, row, store.lengths(task.sounds, items))
         if row.metric == "cider_d":
             score.marks = captions_marked(score.marks)
             score.controls = {control: captions_marked(marks) for control, marks in score.controls.items() if marks}
@@ -182,11 +186,19 @@ def score_rows(
 def _majority(items: list[Item], row: RowSpec) -> tuple[list[Marked], bool]:
     """Return the marks of the constant answer; of transcripts the best constant is to say nothing."""
     answer, from_set = ("", False) if row.parser == "text" else majority_answer(items, row)
-    marks = []
-    for item in items:
-        credit, weight = CREDITS[row.metric](item.truth, answer)
-        marks.append(Marked(item=item, answer=str(answer), said=answer, credit=credit, weight=weight))
-    return marks, from_set
+    return [_marked(item, row, answer) for item in items], from_set
+
+
+def _by_length(items: list[Item], row: RowSpec, seconds: Mapping[str, float]) -> list[Marked]:
+    """Return the marks of what the length of the clips alone tells."""
+    answers = length_answers(items, row, seconds)
+    return [_marked(item, row, answer) for item, answer in zip(items, answers, strict=True)]
+
+
+def _marked(item: Item, row: RowSpec, answer: Any) -> Marked:
+    """Return an answer that no model gave, with its mark."""
+    credit, weight = CREDITS[row.metric](item.truth, answer)
+    return Marked(item=item, answer=str(answer), said=answer, credit=credit, weight=weight)
 
 
 def row_report(score: RowScore, *, seed: int = 0) -> dict[str, Any]:
@@ -206,8 +218,9 @@ def task_report(scores: Sequence[RowScore], *, seed: int = 0) -> dict[str, Any]:
 def _report(scores: Sequence[RowScore], *, seed: int) -> dict[str, Any]:
     marks = [mark for score in scores for mark in score.marks]
     value = _mean([ratio(score.marks) for score in scores])
-    names = [name for name in ("blind", "shuffled", "majority") if any(name in score.controls for score in scores)]
+    names = [name for name in (*GAINED, "length") if any(name in score.controls for score in scores)]
     controls = {name: _mean([ratio(score.controls.get(name, [])) for score in scores]) for name in names}
+    gained = {name: controls[name] for name in names if name in GAINED}
     spread = spread_of(scores, seed=seed)
     report: dict[str, Any] = {
         "metric": scores[0].spec.metric,
@@ -215,8 +228,8 @@ def _report(scores: Sequence[RowScore], *, seed: int) -> dict[str, Any]:
         "ci95": [spread.low, spread.high],
         "n": len(marks),
         "unparsed": sum(mark.said is None for mark in marks),
-        **{name: controls.get(name) for name in ("blind", "shuffled", "majority")},
-        "gain": gain(value, controls, lower_is_better=scores[0].lower_is_better) if value is not None else None,
+        **{name: controls.get(name) for name in (*GAINED, "length")},
+        "gain": gain(value, gained, lower_is_better=scores[0].lower_is_better) if value is not None else None,
         "interval": {"method": spread.method, "clusters": spread.clusters, "too_few_clusters": spread.flagged},
         "refused": sum(mark.refused for mark in marks),
     }
@@ -262,16 +275,19 @@ def spread_of(scores: Sequence[RowScore], *, seed: int = 0) -> metrics.Interval:
 
 
 def listens(scores: Sequence[RowScore], *, seed: int = 0) -> bool:
-    """Return whether the answers depend on the right sound: better than blind and than shuffled beyond chance.
+    """Return whether the answers depend on the right sound, beyond chance and beyond the length of the clips.
 
-    The lower end of the 95 % interval of the paired difference must lie above 0 against both.
+    The lower end of the 95 % interval of the paired difference to each control must lie above 0: to `blind`, to
+    `shuffled`, and to `length` where clips have one that tells something.
     """
     sign = -1.0 if scores[0].lower_is_better else 1.0
-    for name in ("blind", "shuffled"):
+    for name in ("blind", "shuffled", "length"):
         pairs = []
         for score in scores:
             other = {mark.item.key: mark for mark in score.controls.get(name, [])}
             pairs += [(m, other[m.item.key]) for m in score.marks if m.item.key in other]
+        if not pairs and name == "length":
+            continue
         if not pairs:
             return False
         columns = np.asarray([[sign * (a.credit / a.weight - b.credit / b.weight), 1.0] for a, b in pairs])
