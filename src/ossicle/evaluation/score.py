@@ -171,7 +171,7 @@ def score_rows(
                 mark(i, row, store[shuffled[i.key]], words, near) for i in items if i.key in shuffled
             ]
             score.controls["majority"], score.majority_from_set = _majority(items, row)
-            if row.parser != "text":
+            if row.parser not in ("text", "choice"):
                 score.controls["length"] = _by_length(items, row, store.lengths(task.sounds, items))
         if row.metric == "cider_d":
             score.marks = captions_marked(score.marks)
