@@ -229,3 +229,36 @@ def test_the_store_counts_right_under_threads():
         thread.join()
     assert store.hits + store.misses == 1200
     assert store.num_bytes == 90 * len(store) <= 1000
+
+
+@pytest.mark.parametrize("setup", ["prepend", "pal"])
+def test_clips_encoded_ahead_together_are_heard_as_one_by_one(setup):
+    model = tiny_model(streams=SETUPS[setup])
+    listener = Listener(model)
+    audio, lengths = clips(1.3, 0.7)
+    known = recordings(audio, lengths)
+    ahead = listener.encode([("a", known[0]), ("a", known[1]), ("b", known[1])])
+    assert set(ahead) == {("a", known[0].audio), ("a", known[1].audio), ("b", known[1].audio)}
+    assert len(listener.store) == 0 and listener.store.misses == 0, "nothing is remembered before it is heard"
+    for scope, place in (("a", 0), ("a", 1), ("b", 1)):
+        ids, mask = text(model, [[3, "a", 9]], lengths[place : place + 1])
+        out, heard = remembered(model, listener, ids, mask, [known[place]], scope=scope, ahead=ahead)
+        alone = fresh(model, ids, mask, audio[place : place + 1, : lengths[place]], lengths[place : place + 1])
+        torch.testing.assert_close(out, alone, rtol=1e-4, atol=1e-4)
+        assert heard.misses and not heard.hits
+        assert remembered(model, listener, ids, mask, [known[place]], scope=scope)[1].hits
+    assert listener.encode([("a", known[0]), ("b", known[1])]) == {}, "handles hold these"
+
+
+def test_what_was_made_ahead_is_of_the_weights_of_that_moment():
+    model = tiny_model(streams=SETUPS["attend"])
+    listener = Listener(model)
+    audio, lengths = clips(0.7)
+    known = recordings(audio, lengths)
+    ids, mask = text(model, [[3, "a", 9]], lengths)
+    remembered(model, listener, ids, mask, known, ahead=listener.encode([("", known[0])]))
+    with torch.no_grad():
+        next(model.streams["ear"].connector.parameters()).mul_(1.5)
+    out, heard = remembered(model, listener, ids, mask, known)
+    assert not heard.hits
+    torch.testing.assert_close(out, fresh(model, ids, mask, audio, lengths), rtol=1e-4, atol=1e-4)

@@ -20,7 +20,7 @@ from ossicle.inference.engine import Engine
 from ossicle.inference.store import recording
 from ossicle.model import AudioLM, AudioLMConfig
 from ossicle.processor import AudioProcessor
-from ossicle.serve import worker
+from ossicle.serve import waiting
 from ossicle.serve.decoding import choose, unspecial
 from ossicle.serve.job import Done, Failed, Job, Piece, Sampling
 from ossicle.serve.keys import Keys
@@ -197,10 +197,10 @@ def test_a_full_queue_refuses(engine):
 
 
 def test_clips_are_heard_while_others_are_answered_the_shortest_first(engine, monkeypatch):
-    monkeypatch.setattr(worker, "PATIENCE_S", 1000.0)  # however slow the machine
+    monkeypatch.setattr(waiting, "PATIENCE_S", 1000.0)  # however slow the machine
     limits = Limits(running=4, waiting=8)
     made = State("ears", Keys(), limits)
-    made.worker = Worker(engine, made.store, limits, made.metrics)
+    made.worker = Worker(engine, made.store, limits, made.metrics, ears=1)
     order, over = [], threading.Semaphore(0)
 
     def job(name, seconds):
@@ -212,7 +212,7 @@ def test_clips_are_heard_while_others_are_answered_the_shortest_first(engine, mo
         messages = [{"role": "user", "content": "<audio>"}]
         return Job(messages=messages, clips=[clip(300.0, seconds)], sampling=Sampling(max_tokens=1), emit=emit)
 
-    with made.worker._hearing:  # as while another clip is encoded
+    with made.worker._ears[0]:  # as while another clip is encoded
         for name, seconds in (("first", 0.3), ("long", 2.0), ("short", 0.1)):
             made.worker.submit(job(name, seconds))
             time.sleep(0.1)

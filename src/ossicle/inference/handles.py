@@ -16,7 +16,7 @@ adapters or adapter scales never meet old entries; `refresh` is needed only afte
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -55,12 +55,31 @@ class Heard:
     saved_s: float = 0.0
 
 
+class Made(NamedTuple):
+    """What was made of one clip: tokens of each stream, and the seconds that each of them cost."""
+
+    rows: dict[str, _Rows]
+    cost_s: float
+
+
+class _Rows(NamedTuple):
+    """Kept tokens of one clip: (N, D) and their rate."""
+
+    values: Tensor
+    rate_hz: float
+
+
+Ahead = Mapping[tuple[str, str], Made]
+"""What was made of clips before their texts are at hand, by scope and audio."""
+
+
 @dataclass(slots=True)
 class _Pass:
     """One hearing under way."""
 
     scope: str
     clips: Sequence[Recording]
+    ahead: Ahead
     heard: list[bool] = field(default_factory=list)
     hits: int = 0
     misses: int = 0
@@ -89,8 +108,34 @@ class Listener:
         self.prints.refresh()
 
     @torch.no_grad()
+    def encode(self, clips: Sequence[tuple[str, Recording]]) -> Ahead:
+        """Encode clips together, of like length where time matters; those that handles hold are left out.
+
+        Args:
+            clips: Each with the scope that it is heard in.
+
+        Returns:
+            What `hear` takes as `ahead`.
+        """
+        self.prints.look()
+        tier, made_by, finish = self._tier()
+        fresh = {
+            (scope, clip.audio): clip
+            for scope, clip in clips
+            if clip.samples is not None
+            and not all(self.store.holds(Key(tier, scope, clip.audio, by)) for by in made_by.values())
+        }
+        return dict(zip(fresh, self._make(list(fresh.values()), finish), strict=True)) if fresh else {}
+
+    @torch.no_grad()
     def hear(
-        self, input_ids: Tensor, attention_mask: Tensor | None, clips: Sequence[Recording], *, scope: str = ""
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        clips: Sequence[Recording],
+        *,
+        scope: str = "",
+        ahead: Ahead | None = None,
     ) -> Heard:
         """Lay clips out for a text, computing only what no handle holds.
 
@@ -99,16 +144,17 @@ class Listener:
             attention_mask: (B, L) 1 = real.
             clips: The clips; at least one.
             scope: Whose handles these are; another scope never finds them.
+            ahead: What `encode` has made of some of the clips since weights last changed.
 
         Raises:
             DataError: A clip without samples is no longer remembered.
         """
-        work = _Pass(scope, clips)
+        work = _Pass(scope, clips, ahead or {})
+        if not ahead:
+            self.prints.look()
+        connected = self._tokens(work)
         if self.listens:
-            encoded = self._tokens(work, "features", self.prints.features, lambda encoded: encoded)
-            connected = self.model.connect(encoded, self.model.prompts(input_ids, attention_mask))
-        else:
-            connected = self._tokens(work, "tokens", self.prints.tokens, self.model.connect)
+            connected = self.model.connect(connected, self.model.prompts(input_ids, attention_mask))
         memory, placement = self.model.remember(input_ids, attention_mask, connected)
         for name, segment in zip(self._attended(), memory.segments, strict=True):
             self._fill(work, name, connected[name], segment, placement)
@@ -136,31 +182,46 @@ class Listener:
         work.saved_s += found[1]
         return found[0]
 
-    def _tokens(
-        self, work: _Pass, tier: str, prints: Callable[[], dict[str, str]], finish: Callable[[Any], dict[str, Any]]
-    ) -> dict[str, AudioTokens]:
+    def _tier(self) -> tuple[str, dict[str, str], Callable[[dict[str, AudioTokens]], dict[str, AudioTokens]]]:
+        """Return the tier of what depends on no question, by stream what made it, and the way there from features."""
+        if self.listens:
+            return "features", self.prints.features(), lambda encoded: encoded
+        return "tokens", self.prints.tokens(), self.model.connect
+
+    def _tokens(self, work: _Pass) -> dict[str, AudioTokens]:
         """Return (C, N, D) tokens of all clips, from handles or made now."""
-        made_by = prints()
+        tier, made_by, finish = self._tier()
         keys = [{name: Key(tier, work.scope, clip.audio, made_by[name]) for name in made_by} for clip in work.clips]
         kept = [{name: self._take(work, key) for name, key in row.items()} for row in keys]
         work.heard = [all(value is not None for value in row.values()) for row in kept]
         missing = [i for i, whole in enumerate(work.heard) if not whole]
-        rates = {name: stream.rate_hz for row in kept for name, stream in row.items() if stream is not None}
-        if missing:
-            began = time.perf_counter()
-            made = finish(self._encode([work.clips[i] for i in missing]))
-            each_s = (time.perf_counter() - began) / len(missing) / len(made)
-            rates = {name: tokens.rate_hz for name, tokens in made.items()}
-            for row, clip in enumerate(missing):
-                for name, tokens in made.items():
-                    rows = tokens.values[row, : int(tokens.counts()[row])].clone()
-                    kept[clip][name] = _Rows(rows, tokens.rate_hz)
-                    self.store.put(keys[clip][name], kept[clip][name], num_bytes=_size(rows), cost_s=each_s)
+        made = {i: work.ahead[name] for i in missing if (name := (work.scope, work.clips[i].audio)) in work.ahead}
+        rest = [i for i in missing if i not in made]
+        if rest:
+            made |= zip(rest, self._make([work.clips[i] for i in rest], finish), strict=True)
+        for i, (rows, cost_s) in made.items():
+            kept[i] = dict(rows)
+            for name, row in rows.items():
+                self.store.put(keys[i][name], row, num_bytes=_size(row.values), cost_s=cost_s)
         out = {}
         for name in made_by:
             values, valid = pad_rows([row[name].values for row in kept])
-            out[name] = AudioTokens(values=values, valid=valid, rate_hz=rates[name])
+            out[name] = AudioTokens(values=values, valid=valid, rate_hz=kept[0][name].rate_hz)
         return out
+
+    def _make(
+        self, clips: Sequence[Recording], finish: Callable[[dict[str, AudioTokens]], dict[str, AudioTokens]]
+    ) -> list[Made]:
+        """Return what clips sound like, encoded together."""
+        began = time.perf_counter()
+        streams = finish(self._encode(clips))
+        cost_s = (time.perf_counter() - began) / len(clips) / len(streams)
+        counts = {name: tokens.counts().tolist() for name, tokens in streams.items()}
+        made = []
+        for i in range(len(clips)):
+            rows = {name: _Rows(t.values[i, : counts[name][i]].clone(), t.rate_hz) for name, t in streams.items()}
+            made.append(Made(rows, cost_s))
+        return made
 
     def _encode(self, clips: Sequence[Recording]) -> dict[str, AudioTokens]:
         waves = []
@@ -201,13 +262,6 @@ class Listener:
             key, value = project(attention, own, states_in)
             pairs[layer] = key[0].transpose(0, 1).contiguous(), value[0].transpose(0, 1).contiguous()
         return pairs
-
-
-class _Rows(NamedTuple):
-    """Kept tokens of one clip: (N, D) and their rate."""
-
-    values: Tensor
-    rate_hz: float
 
 
 def _size(tensor: Tensor) -> int:

@@ -282,8 +282,12 @@ class Running:
         self.slots.pop()
 
 
-def like_lengths(seconds: Sequence[float]) -> list[list[int]]:
+def like_lengths(seconds: Sequence[float], most_s: float = BATCH_SECONDS) -> list[list[int]]:
     """Return groups of clips (shortest first) that are encoded together, with little padding in each.
+
+    Args:
+        seconds: Of each clip.
+        most_s: Seconds of a group, padding included; a longer clip is a group of its own.
 
     Example:
         >>> like_lengths([1.0, 1.1, 5.0, 3600.0])
@@ -293,7 +297,7 @@ def like_lengths(seconds: Sequence[float]) -> list[list[int]]:
     real = 0.0
     for index, length in enumerate(seconds):
         padded = length * (len(groups[-1]) + 1) if groups else 0.0
-        fits = groups and len(groups[-1]) < ENCODED_TOGETHER and padded <= BATCH_SECONDS
+        fits = groups and len(groups[-1]) < ENCODED_TOGETHER and padded <= most_s
         if fits and padded - real - length <= MOST_PADDING * padded:
             groups[-1].append(index)
             real += length

@@ -93,6 +93,11 @@ class HandleStore:
             self.saved_s += entry.cost_s
             return entry.value, entry.cost_s
 
+    def holds(self, key: Key) -> bool:
+        """Return whether a value is kept; neither a hit nor a miss."""
+        with self._lock:
+            return key in self._entries
+
     def put(self, key: Key, value: Any, *, num_bytes: int, cost_s: float) -> None:
         """Keep a value; the least recently used go until it fits. One that never fits is not kept."""
         with self._lock:

@@ -34,10 +34,16 @@ class Fingerprints:
     def __init__(self, model: Any) -> None:
         self.model = model
         self._known: dict[tuple[str, str], tuple[object, str]] = {}
+        self._looked: dict[int, object] = {}
 
     def refresh(self) -> None:
         """Forget all hashes; they are made anew when asked for."""
         self._known.clear()
+        self.look()
+
+    def look(self) -> None:
+        """Look at all weights anew; until the next look they are taken to be the same."""
+        self._looked = {}
 
     def features(self) -> dict[str, str]:
         """Return the hash of every encoder, by the stream that owns it."""
@@ -61,12 +67,19 @@ class Fingerprints:
 
     def _of(self, tier: str, name: str, segment: AudioSegment | None = None) -> str:
         parts, settings = self._parts(tier, name, segment)
-        state = _state(parts)
+        state = [self._state(part) for part in parts]
         known = self._known.get((tier, name))
         if known is None or known[0] != state:
             known = state, _digest(parts, settings)
             self._known[tier, name] = known
         return known[1]
+
+    def _state(self, part: nn.Module) -> object:
+        """Return what changes whenever a weight or an adapter of a part does; each part is gone through once a look."""
+        looked = self._looked
+        if id(part) not in looked:
+            looked[id(part)] = _state(part)
+        return looked[id(part)]
 
     def _parts(self, tier: str, name: str, segment: AudioSegment | None) -> tuple[list[nn.Module], list[Any]]:
         """Return the modules that a tier of a stream depends on, and their settings."""
@@ -112,14 +125,13 @@ def _adapters(part: nn.Module) -> list[Any]:
     ]
 
 
-def _state(parts: list[nn.Module]) -> object:
-    """Return what changes whenever a weight or an adapter of the parts does."""
+def _state(part: nn.Module) -> object:
+    """Return what changes whenever a weight or an adapter of the part does."""
     stamps = [
         (name, tensor.data_ptr(), tensor.dtype, 0 if tensor.is_inference() else tensor._version)
-        for part in parts
         for name, tensor in _tensors(part)
     ]
-    return stamps, [_adapters(part) for part in parts]
+    return stamps, _adapters(part)
 
 
 def _digest(parts: list[nn.Module], settings: list[Any]) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ossicle.errors import DataError
 from ossicle.inference.engine import Engine
-from ossicle.inference.handles import Heard, Listener
+from ossicle.inference.handles import Ahead, Heard, Listener
 from ossicle.integration.memory import AudioMemory
 from ossicle.serve.job import Done, Event, Job, Piece, Sampling
 from ossicle.serve.limits import ApiError
@@ -29,6 +29,7 @@ class Generation:
         engine: The model.
         listener: Hears clips through handles.
         job: What is asked.
+        ahead: What the listener has made of its clips already.
 
     Attributes:
         embeddings: (L, D) of the prompt, until it is read.
@@ -43,7 +44,7 @@ class Generation:
         ApiError: The conversation does not fit the template or the context.
     """
 
-    def __init__(self, engine: Engine, listener: Listener, job: Job) -> None:
+    def __init__(self, engine: Engine, listener: Listener, job: Job, ahead: Ahead | None = None) -> None:
         self.engine, self.job = engine, job
         self.ids = prompt_ids(engine, job)
         self.speech = Speech(engine.processor.tokenizer, job.sampling.stop)
@@ -56,13 +57,13 @@ class Generation:
         self._ends = set[int]() if job.sampling.endless else _ends(engine)
         self._generator = _generator(job.sampling)
         self._told: list[dict[str, Any]] = []
-        self._hear(listener)
+        self._hear(listener, ahead)
         self.position = int(self.positions[-1])
         room = _room(engine)
         self._most = min(job.sampling.max_tokens, job.sampling.max_tokens if room is None else room - len(self.ids))
 
     @torch.inference_mode()
-    def _hear(self, listener: Listener) -> None:
+    def _hear(self, listener: Listener, ahead: Ahead | None) -> None:
         """Hear the clips and lay the prompt out."""
         model = self.engine.model
         ids = torch.tensor([self.ids], device=model.device)
@@ -70,7 +71,7 @@ class Generation:
         self.positions = torch.arange(ids.shape[1], device=ids.device)
         if self.job.clips:
             try:
-                self.heard = listener.hear(ids, mask, self.job.clips, scope=self.job.scope)
+                self.heard = listener.hear(ids, mask, self.job.clips, scope=self.job.scope, ahead=ahead)
             except DataError as error:
                 raise ApiError(str(error), code="unknown_uuid") from None
             self.memory, self.heard.memory = self.heard.memory, AudioMemory()  # a slot will hold it

@@ -63,7 +63,7 @@ class Replica:
         state.page = Page(state) if settings.page else None
         self.app = build_app(state)
         engine = load(settings.model, device=settings.device, dtype=settings.dtype)
-        share_the_machine(engine.model.device.type)
+        share_the_machine()
         state.worker = Worker(engine, state.store, settings.limits, state.metrics)
         if state.page is not None:
             state.page.build()

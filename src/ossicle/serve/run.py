@@ -8,6 +8,7 @@ Source: our choice.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import logging
 import signal
@@ -27,6 +28,9 @@ from ossicle.serve.state import State
 DRAIN_S = 30
 HEAD_S = 10.0
 """Seconds in which a new connection must send the head of a request; then it is closed."""
+MALLOC = {-3: 32 << 20, -1: 256 << 20, -8: 4}
+"""glibc's settings: bytes from which memory comes from the kernel and goes back (M_MMAP_THRESHOLD), free bytes that are
+kept (M_TRIM_THRESHOLD), and how many pools threads share (M_ARENA_MAX), so that not each keeps its own."""
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -95,20 +99,17 @@ def serve(settings: Settings, tell: Callable[[str], None] = lambda line: None) -
         raise failed[0]
 
 
-def share_the_machine(device: str) -> None:
-    """Let the threads that hear, answer and talk to clients share the cores and Python's lock.
+def share_the_machine() -> None:
+    """Let the threads that hear, answer and talk to clients share Python's lock and the process's memory.
 
-    A thread that wants the lock waits for at most a millisecond, not five: a short question has few of them. On a CPU
-    the thread that hears and the one that answers have half of the cores each.
-
-    Args:
-        device: Where the model runs.
+    A thread that wants the lock waits for at most a millisecond, not five: a short question has few of them. And memory
+    that was given back is kept for what comes next: the kernel fills fresh pages with zeros, thousands for a clip.
     """
-    import torch
-
     sys.setswitchinterval(0.001)
-    if device == "cpu":
-        torch.set_num_threads(max(1, torch.get_num_threads() // 2))
+    with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
+        adjust = ctypes.CDLL(None).mallopt
+        for what, value in MALLOC.items():
+            adjust(what, value)
 
 
 def server_of(state: State, *, app: Any = None, drain_s: int = DRAIN_S, head_s: float = HEAD_S) -> Any:
@@ -200,7 +201,7 @@ def _load(
         from ossicle.serve.worker import Worker
 
         engine = load(settings.model, device=settings.device, dtype=settings.dtype)
-        share_the_machine(engine.model.device.type)
+        share_the_machine()
         state.worker = Worker(engine, state.store, settings.limits, state.metrics)
         tell(f"{state.name} is ready: {engine.setting}")
         if state.page is not None:

@@ -1,13 +1,14 @@
-"""The two threads that run the model: one hears, one answers; answers join and leave at any token.
+"""The threads that run the model: ears hear, one thread answers; answers join and leave at any token.
 
     waiting ──ear: template, encoder, keys and values──► heard ──place free──► Batch: short prompts, then a token of
     text alone ─────────────────────────────────────────►                      some answers or a piece of a longer one
 
 So a short question waits neither for a long answer to end nor for a long prompt to be read, and no answer stops while a
-clip is encoded. Of waiting clips the shortest is heard first, one that has waited for `PATIENCE_S` before all. A queue
-that is full refuses; deadlines and clients that went away end an answer at its next token.
+clip is encoded. On a CPU a second ear helps as long as more clips wait than answers run: it takes time from few answers
+that many are waiting for. A queue that is full refuses; deadlines and clients that went away end an answer at its next
+token.
 
-Source: iteration-level scheduling as in Orca (OSDI 2022), §3.1; two threads are our choice.
+Source: iteration-level scheduling as in Orca (OSDI 2022), §3.1; the ears are our choice.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ from typing import Any
 import torch
 
 from ossicle.inference.engine import Engine
-from ossicle.inference.handles import Listener
+from ossicle.inference.handles import Ahead, Listener
 from ossicle.inference.store import HandleStore
 from ossicle.serve.batch import Batch, Said
 from ossicle.serve.decoding import Generation, speakable
 from ossicle.serve.job import Done, Event, Failed, Job
 from ossicle.serve.limits import ApiError, Limits
 from ossicle.serve.metrics import Metrics
+from ossicle.serve.waiting import Waiting
 
 logger = logging.getLogger(__name__)
 RETRY_S = 2
-PATIENCE_S = 2.0
 HEARD_AHEAD = 8
 """Clips that are heard before their answers have a place, at most."""
 BEGUN_AT_ONCE = 4
@@ -44,24 +45,29 @@ PIECE_S = 0.02
 
 
 class Worker:
-    """Answers jobs with a model, in a thread of its own.
+    """Answers jobs with a model, in threads of its own.
 
     Args:
         engine: The model.
         store: Handles.
         limits: How many may run and wait.
         metrics: Where numbers go.
+        ears: Threads that hear; None = two on a CPU of several cores, else one.
     """
 
-    def __init__(self, engine: Engine, store: HandleStore, limits: Limits, metrics: Metrics) -> None:
+    def __init__(
+        self, engine: Engine, store: HandleStore, limits: Limits, metrics: Metrics, ears: int | None = None
+    ) -> None:
         self.engine, self.limits, self.metrics = engine, limits, metrics
         self.listener = Listener(engine.model, store)
-        self._waiting: list[Job] = []
+        self._waiting = Waiting()
         self._heard: deque[Job | Generation] = deque()
         self._calls: deque[tuple[Callable[[Engine], Any], Future[Any]]] = deque()
         self._batch = Batch(engine.model, PIECE_S)
         self._wake = threading.Condition()
-        self._hearing = threading.Lock()
+        on_cpu = engine.model.device.type == "cpu"
+        self._cores = torch.get_num_threads() if on_cpu else 0
+        self._ears = [threading.Lock() for _ in range(ears or (2 if self._cores > 1 else 1))]
         self._closing = False
         metrics.gauge("ossicle_requests_waiting", lambda: len(self._waiting) + len(self._heard))
         metrics.gauge("ossicle_requests_running", lambda: len(self._batch))
@@ -70,8 +76,10 @@ class Worker:
         metrics.gauge("ossicle_handles_misses_total", lambda: store.misses)
         metrics.gauge("ossicle_handles_evicted_total", lambda: store.evicted)
         metrics.gauge("ossicle_handles_saved_seconds_total", lambda: store.saved_s)
-        loops = {"ossicle-worker": self._loop, "ossicle-ear": self._listen}
-        self._threads = [threading.Thread(target=loop, name=name, daemon=True) for name, loop in loops.items()]
+        self._threads = [threading.Thread(target=self._loop, name="ossicle-worker", daemon=True)]
+        for number in range(len(self._ears)):
+            named = {"name": f"ossicle-ear-{number}", "daemon": True}
+            self._threads.append(threading.Thread(target=self._listen, args=(number,), **named))
         for thread in self._threads:
             thread.start()
 
@@ -87,13 +95,16 @@ class Worker:
             if self._full():
                 self.metrics.count("ossicle_refused_total", reason="busy")
                 raise ApiError("too many requests wait; try again", status=429, code="overloaded", retry_s=RETRY_S)
-            (self._waiting if job.clips else self._heard).append(job)
+            if job.clips:
+                self._waiting.add(job)
+            else:
+                self._heard.append(job)
             self._wake.notify_all()
 
     def _full(self) -> bool:
         """Return whether no more may wait; those whose clients went away do not count."""
         if len(self._waiting) + len(self._heard) >= self.limits.waiting:
-            self._waiting = [job for job in self._waiting if not job.cancelled.is_set()]
+            self._waiting.drop_gone()
             self._heard = deque(row for row in self._heard if not _job(row).cancelled.is_set())
         return len(self._waiting) + len(self._heard) >= self.limits.waiting
 
@@ -113,35 +124,48 @@ class Worker:
         for thread in self._threads:
             thread.join(timeout=30)
 
-    def _listen(self) -> None:
-        """Hear clips, one job after another."""
+    def _listen(self, ear: int) -> None:
+        """Hear clips, some jobs at a time."""
+        self._take_a_share()
         while True:
             with self._wake:
-                while not self._closing and (not self._waiting or len(self._heard) >= HEARD_AHEAD):
+                while not (jobs := self._to_hear(ear)):
+                    if self._closing:
+                        return
                     self._wake.wait()
-                if self._closing:
-                    return
-                job = self._next()
-            heard = self._prepared(job) if self._wanted(job) else None
-            if heard is not None:
-                with self._wake:
-                    self._heard.append(heard)
-                    self._wake.notify_all()
+            with self._ears[ear]:
+                heard = self._hear([job for job in jobs if self._wanted(job)])
+            with self._wake:
+                self._waiting.heard(jobs)
+                self._heard.extend(heard)
+                self._wake.notify_all()
 
-    def _next(self) -> Job:
-        """Take the job whose clips are heard next out of the queue."""
-        late = time.monotonic() - PATIENCE_S
-        job = self._waiting[0]
-        if job.received > late:
-            job = min(self._waiting, key=lambda one: sum(clip.num_samples for clip in one.clips))
-        self._waiting.remove(job)
-        return job
+    def _take_a_share(self) -> None:
+        """Give the thread that calls half of the cores; PyTorch counts them by thread."""
+        if self._cores:
+            torch.set_num_threads(max(1, self._cores // 2))
 
-    def _prepared(self, job: Job) -> Generation | None:
+    def _to_hear(self, ear: int) -> list[Job]:
+        """Take the jobs that an ear hears next out of the queue."""
+        if self._closing or (ear and len(self._waiting) <= len(self._batch)):
+            return []
+        return self._waiting.take(HEARD_AHEAD - len(self._heard))
+
+    def _hear(self, jobs: list[Job]) -> list[Generation]:
+        """Return the answers that can begin; the other jobs are told why not."""
+        ahead = None
+        if len(jobs) > 1:
+            try:
+                ahead = self.listener.encode([(job.scope, clip) for job in jobs for clip in job.clips])
+            except Exception as error:
+                logger.warning("%d jobs could not be heard together", len(jobs), exc_info=error)
+        rows = [self._prepared(job, ahead) for job in jobs]
+        return [row for row in rows if row is not None]
+
+    def _prepared(self, job: Job, ahead: Ahead | None = None) -> Generation | None:
         """Return an answer that can begin, or None when the job is told why not."""
         try:
-            with self._hearing if job.clips else contextlib.nullcontext():
-                return Generation(self.engine, self.listener, job)
+            return Generation(self.engine, self.listener, job, ahead)
         except ApiError as error:
             job.emit(Failed(error=error))
         except Exception as error:  # noqa: BLE001 - one broken answer must not end all others; it is logged and told
@@ -149,6 +173,7 @@ class Worker:
         return None
 
     def _loop(self) -> None:
+        self._take_a_share()
         while True:
             with self._wake:
                 while not (self._heard or len(self._batch) or self._calls or self._closing):
@@ -161,8 +186,9 @@ class Worker:
             self._admit()
             self._batch.leave([row for row in self._batch.every if not self._wanted(row.job)])
             self._turn()
-        self._threads[1].join(timeout=30)
-        left = [*self._waiting, *self._heard, *self._batch.every]
+        for thread in self._threads[1:]:
+            thread.join(timeout=30)
+        left = [*self._waiting.jobs, *self._heard, *self._batch.every]
         for row in left:
             _job(row).emit(Failed(error=ApiError("the server is stopping", status=503, code="stopping")))
 
@@ -227,7 +253,9 @@ class Worker:
 
     def _do(self, do: Callable[[Engine], Any], future: Future[Any]) -> None:
         try:
-            with self._hearing:
+            with contextlib.ExitStack() as stack:
+                for ear in self._ears:
+                    stack.enter_context(ear)
                 future.set_result(do(self.engine))
         except Exception as error:  # noqa: BLE001 - handed to the caller
             future.set_exception(error)
