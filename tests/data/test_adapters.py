@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from ossicle.data.adapters.generic import guess
 from ossicle.data.adapters.table import find, read, shipped
 from ossicle.data.imports import import_clips
 from ossicle.data.rows import Tally, read_clips
@@ -107,6 +108,101 @@ def test_readers_in_code_on_miniatures(tmp_path):
     assert clip.recording == "youtube v"
 
 
+MINIATURES = {
+    "audiocaps": (
+        {"train.csv": "audiocap_id,youtube_id,start_time,caption\n1,v,30,A dog barks.\n"}, "audio/v.wav",
+        {"captions": ("A dog barks.",), "split": "train", "recording": "youtube v"},
+    ),
+    "audioset": (
+        {"eval_segments.csv": '# YTID\nv, 30.000, 40.000, "/m/a"\n',
+         "class_labels_indices.csv": "index,mid,display_name\n0,/m/a,Speech\n"}, "audio/v.flac",
+        {"labels": ("Speech",), "recording": "youtube v"},
+    ),
+    "clotho": (
+        {"clotho_captions_development.csv": "file_name,caption_1,caption_2,caption_3,caption_4,caption_5\n"
+         "a b.wav,One.,Two.,Three.,Four.,Five.\n"}, "development/a b.wav",
+        {"captions": ("One.", "Two.", "Three.", "Four.", "Five.")},
+    ),
+    "cmu_mosei": (
+        {"labels.csv": "video,start,end,text,sentiment,emotion\nv,0.02,0.08,I like it,2.0,happiness\n"},
+        "audio/v.wav",
+        {"transcript": "I like it", "sentiment": "2.0", "emotion": "happiness", "start_s": 0.02, "duration_s": 0.06},
+    ),
+    "esc50": (
+        {"meta/esc50.csv": "filename,fold,target,category,esc10,src_file,take\na.wav,1,0,sea_waves,True,100,A\n"},
+        "audio/a.wav", {"labels": ("sea waves",), "group": "fold 1", "recording": "freesound 100"},
+    ),
+    "freesound": (
+        {"fsd_final.json": '{"num_captions": 1, "data": [{"id": "7", "caption": "Rain."}]}'}, "audio/7.flac",
+        {"captions": ("Rain.",), "recording": "freesound 7"},
+    ),
+    "fsd50k": (
+        {"FSD50K.ground_truth/dev.csv": 'fname,labels,mids,split\n64760,"Electric_guitar,Music","/m/a,/m/b",train\n'},
+        "FSD50K.dev_audio/64760.wav",
+        {"labels": ("Electric guitar", "Music"), "split": "train", "recording": "freesound 64760"},
+    ),
+    "fsdd": ({}, "recordings/7_jackson_3.wav", {"transcript": "seven", "speaker": "jackson", "language": "en"}),
+    "gtzan": ({}, "genres/hiphop/hiphop.00000.au", {"genres": ("hip-hop",)}),
+    "libritts": (
+        {"speakers.tsv": "READER\tGENDER\tSUBSET\tNAME\n14\tF\ttrain-clean-360\tK\n",
+         "dev-clean/14/208/14_208_1.normalized.txt": "Hello there."}, "dev-clean/14/208/14_208_1.wav",
+        {"transcript": "Hello there.", "gender": "female", "speaker": "14", "split": "dev-clean"},
+    ),
+    "ravdess": (
+        {}, "Actor_12/03-01-05-02-01-01-12.wav",
+        {"emotion": "anger", "transcript": "Kids are talking by the door", "speaker": "actor_12"},
+    ),
+    "soundbible": (
+        {"sb_final.json": '{"data": [{"id": "9", "caption": "A bell.", "title": "Bell"}]}'}, "audio/9.wav",
+        {"captions": ("A bell.",), "title": "Bell", "recording": "soundbible 9"},
+    ),
+    "vggsound": (
+        {"vggsound.csv": "v,30,dog barking,train\n"}, "audio/v_30.wav",
+        {"labels": ("dog barking",), "split": "train", "recording": "youtube v"},
+    ),
+    "vocalsound": ({}, "audio_16k/f0003_0_throatclearing.wav", {"labels": ("throat clearing",), "gender": "female"}),
+    "voxceleb2": (
+        {"vox2_meta.csv": "VoxCeleb2 ID ,VGGFace2 ID ,Gender ,Set \nid00012 ,n000012 ,m ,dev \n",
+         "final_dataframe_extended.csv": "Name,video_id,VoxCeleb_ID,speaker_age\nX,vid,id00012,41.0\n"},
+        "dev/aac/id00012/vid/00001.wav",
+        {"gender": "male", "age": "41", "speaker": "id00012", "split": "dev", "recording": "youtube vid"},
+    ),
+}  # fmt: skip
+"""Layout → tables as the owner publishes them, one recording, and what its clip says."""
+
+
+@pytest.mark.parametrize("name", MINIATURES)
+def test_a_miniature_of_the_official_layout(name, tmp_path):
+    tables, recording, expected = MINIATURES[name]
+    for place, content in tables.items():
+        text(tmp_path / place, content)
+    (tmp_path / recording).parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(tmp_path / recording, np.zeros(1600, np.float32), 16000)
+    (clip,), tally = clips_of(name, tmp_path)
+    assert {field: getattr(clip, field) for field in expected} == expected
+    assert clip.source == name
+    assert (clip.path.is_file(), tally.taken, tally.given) == (True, 1, 1)
+
+
+def test_every_shipped_layout_has_a_miniature():
+    in_code = {"emodb", "esc10", "fma", "iemocap", "librispeech", "audioset_strong"}  # in the tests above
+    assert set(MINIATURES) | in_code == set(shipped())
+
+
+def test_voxceleb2_without_ages_and_ages_that_are_none(tmp_path):
+    text(tmp_path / "vox2_meta.csv", "VoxCeleb2 ID ,VGGFace2 ID ,Gender ,Set \nid1 ,n ,f ,test \n")
+    for video in ("a", "b"):
+        sound(tmp_path / f"test/aac/id1/{video}/00001.wav")
+    assert [clip.age for clip in clips_of("voxceleb2", tmp_path)[0]] == [None, None]
+    rows = "Name,video_id,VoxCeleb_ID,speaker_age\nX,a,id1,nan\nX,b,id1,63.0\n"
+    text(tmp_path / "final_dataframe_extended.csv", rows)
+    assert [clip.age for clip in clips_of("voxceleb2", tmp_path)[0]] == [None, "63"]
+    import_clips(tmp_path, tmp_path / "out.jsonl", adapter="voxceleb2")
+    clips = list(read_clips(tmp_path / "out.jsonl"))
+    assert len({clip.key for clip in clips}) == 2  # both files are called 00001
+    assert {clip.source for clip in clips} == {"voxceleb2"}
+
+
 def test_generic_places_are_told_apart(tmp_path):
     sound(tmp_path / "folders/dog_bark/a.wav")
     sound(tmp_path / "folders/rain/a.wav")
@@ -133,8 +229,25 @@ def test_formats_of_other_tools(tmp_path):
     shard.parent.mkdir()
     audio = [{"bytes": data, "path": "x.wav"}]
     parquet.write_table(pyarrow.table({"audio": audio, "sentence": ["hi"], "gender": ["male"]}), shard)
-    (clip,), _ = clips_of("hf", tmp_path / "hf")
-    assert (clip.transcript, clip.gender, clip.read().duration_s) == ("hi", "male", pytest.approx(0.1))
+    (clip,), _ = clips_of(guess(tmp_path / "hf"), tmp_path / "hf")
+    assert (clip.transcript, clip.gender, clip.split) == ("hi", "male", "train")
+    assert clip.read().duration_s == pytest.approx(0.1)
+
+    names = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
+    table = pyarrow.table({"audio": [*audio, None], "label": [1, 0]})
+    table = table.replace_schema_metadata({"huggingface": json.dumps(names)})
+    (tmp_path / "saved").mkdir()
+    with pyarrow.ipc.new_stream(tmp_path / "saved/data-00000-of-00001.arrow", table.schema) as stream:
+        stream.write_table(table)  # as `Dataset.save_to_disk` leaves it
+    (clip,), tally = clips_of(guess(tmp_path / "saved"), tmp_path / "saved")
+    assert (clip.labels, clip.read().duration_s) == (("dog",), pytest.approx(0.1))
+    assert tally.skipped == {"no audio bytes in the row, and no such file": 1}
+
+    for split in ("train", "test"):
+        sound(tmp_path / f"folder/{split}/a.wav")
+        text(tmp_path / f"folder/{split}/metadata.csv", "file_name,transcription\na.wav,hello\n")
+    clips, _ = clips_of(guess(tmp_path / "folder"), tmp_path / "folder")
+    assert [(clip.split, clip.transcript) for clip in clips] == [("test", "hello"), ("train", "hello")]
 
     with tarfile.open(tmp_path / "shard.tar", "w") as tar:
         text(tmp_path / "k.json", json.dumps({"label": "rain", "start_s": 0}))
@@ -146,7 +259,8 @@ def test_formats_of_other_tools(tmp_path):
     cut = {"id": "c", "start": 0.02, "duration": 0.05, "supervisions": [{"text": "yes", "speaker": "s"}],
            "recording": {"duration": 0.1, "sources": [{"type": "file", "source": "x.wav"}]}}  # fmt: skip
     text(tmp_path / "cuts.jsonl", json.dumps(cut))
-    (clip,), _ = clips_of("lhotse", tmp_path / "cuts.jsonl")
+    assert guess(tmp_path / "shard.tar") == "webdataset"
+    (clip,), _ = clips_of(guess(tmp_path / "cuts.jsonl"), tmp_path / "cuts.jsonl")
     assert (clip.transcript, clip.speaker, clip.start_s, clip.read().duration_s) == ("yes", "s", 0.02, 0.05)
 
 

@@ -11,6 +11,9 @@ from typing import Any
 
 from ossicle.types import Waveform
 
+CLIP_NAME = "clip_name"
+"""Column with a clip's name inside its set, where the file's own name is also another clip's."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
@@ -71,7 +74,8 @@ class Clip:
     @property
     def name(self) -> str:
         """Return the clip's name inside its set: file name without suffix, and the start of a later stretch."""
-        return f"{self.path.stem}@{self.start_s:g}" if self.start_s else self.path.stem
+        name = str(self.extra.get(CLIP_NAME) or self.path.stem)
+        return f"{name}@{self.start_s:g}" if self.start_s else name
 
     @property
     def key(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ossicle.data.adapters.generic import guess
 from ossicle.data.adapters.table import Layout, find, read
-from ossicle.data.clip import Clip
+from ossicle.data.clip import CLIP_NAME, Clip
 from ossicle.data.describe import describe, fit_levels, levels_path
 from ossicle.data.hear import Hearer
 from ossicle.data.rows import Tally, read_clips, row_of, write_rows, writing
@@ -53,8 +53,14 @@ def _rows(root: Path, layout: Layout, tally: Tally, source: str, licence: str) -
         named = replace(clip, source=source or clip.source, licence=clip.licence or licence or None)
         number = seen[named.key] = seen.get(named.key, 0) + 1
         if number > 1:  # two folders may hold files of one name: keys must differ
-            named = replace(named, source=f"{named.source}/{named.path.parent.name}")
+            named = replace(named, extra={**named.extra, CLIP_NAME: _place(named.path, root)})
         yield row_of(replace(named, path=named.path.resolve()))
+
+
+def _place(path: Path, root: Path) -> str:
+    """Return where a file lies under the root, without its suffix."""
+    whole = path.resolve().with_suffix("")
+    return (whole.relative_to(root.resolve()) if whole.is_relative_to(root.resolve()) else whole).as_posix()
 
 
 def _checked(rows: Iterator[dict[str, Any]], root: Path, tally: Tally) -> Iterator[dict[str, Any]]:

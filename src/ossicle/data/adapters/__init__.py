@@ -13,6 +13,7 @@ NAMES = {
     "iemocap": "special:iemocap",
     "librispeech": "special:librispeech",
     "libritts": "special:libritts",
+    "voxceleb2": "special:voxceleb2",
     "folders": "generic:folders",
     "csv": "generic:table_file",
     "jsonl": "generic:table_file",

@@ -1,6 +1,7 @@
 """Sets in the formats of other tools: Hugging Face folders and parquet, lhotse cuts, WebDataset shards.
 
-    hf           AudioFolder (metadata.csv | jsonl with file_name), or *.parquet whose audio column holds bytes
+    hf           AudioFolder (metadata.csv | jsonl with file_name, one for all or one per split), or *.parquet, or the
+                 *.arrow of `save_to_disk`, whose audio column holds bytes or names a file
     lhotse       cuts.jsonl(.gz): id, start, duration, recording.sources, supervisions[text, speaker, language]
     webdataset   shard.tar: KEY.wav|flac|… beside KEY.json and KEY.txt
 
@@ -12,62 +13,82 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ossicle.audio.io import is_audio_path
-from ossicle.data.adapters.generic import TABLES, folders, table_file
+from ossicle.data.adapters.generic import ALIASES, TABLES, folders, table_file
 from ossicle.data.adapters.table import Layout
 from ossicle.data.clip import Clip
 from ossicle.data.manifest import clip_of
 from ossicle.data.rows import Tally
 from ossicle.errors import DataError, require
 
-TEXTS = {
-    "text": "transcript",
-    "sentence": "transcript",
-    "caption": "caption",
-    "label": "label",
-    "speaker_id": "speaker",
-}
+SPLIT = re.compile(r"train|validation|valid|dev|test")
+"""How names of shards begin that say whose split they are."""
 
 
 def hugging_face(root: Path, layout: Layout, tally: Tally) -> Iterator[Clip]:
-    """Yield the clips of a dataset folder: AudioFolder, or parquet files with an audio column."""
-    shards = sorted(root.rglob("*.parquet")) if root.is_dir() else [root]
+    """Yield the clips of a dataset folder: AudioFolder, or parquet or arrow files with an audio column."""
+    shards = [root] if root.is_file() else sorted([*root.rglob("*.parquet"), *root.rglob("*.arrow")])
     if not shards:
-        if any((root / name).is_file() for name in TABLES):
-            yield from table_file(root, layout, tally)
-        else:
-            yield from folders(root, layout, tally)
+        yield from _audio_folder(root, layout, tally)
         return
-    parquet = require("pyarrow.parquet", "data")
     out = _unpacked(root, layout)
     for shard in shards:
-        file = parquet.ParquetFile(shard)
-        classes = _class_names(file)
-        number = 0
-        for batch in file.iter_batches(batch_size=64):
-            for row in batch.to_pylist():
-                number += 1
-                tally.taken += 1
-                audio = row.pop("audio", None)
-                if not isinstance(audio, dict) or not audio.get("bytes"):
-                    tally.skip("no audio bytes in the row", f"{shard.name}:{number}")
-                    continue
-                name = f"{shard.stem}-{number:06d}{Path(audio.get('path') or '.wav').suffix or '.wav'}"
-                path = _unpack(out / name, audio["bytes"])
-                yield clip_of(
-                    {**_fields(row, classes), "path": str(path)}, root, source=layout.options.get("source", root.name)
-                )
+        for number, row in enumerate(_shard_rows(shard), 1):
+            tally.taken += 1
+            where = f"{shard.name}:{number}"
+            if "audio" not in row:
+                raise DataError(f"{shard}: no column 'audio'; found: {', '.join(row)}")
+            audio = row.pop("audio") or {}
+            named = Path(str(audio.get("path") or ".wav"))
+            if audio.get("bytes"):
+                path = _unpack(out / f"{shard.stem}-{number:06d}{named.suffix or '.wav'}", audio["bytes"])
+            elif (shard.parent / named).is_file():
+                path = (shard.parent / named).resolve()
+            else:
+                tally.skip("no audio bytes in the row, and no such file", where)
+                continue
+            split = {"split": SPLIT.match(shard.stem)[0]} if SPLIT.match(shard.stem) else {}  # type: ignore[index]
+            yield clip_of({**split, **row, "path": str(path)}, root, source=layout.options.get("source", root.name))
 
 
-def _class_names(file: Any) -> dict[str, list[str]]:
-    """Return the names of class columns, which parquet written by `datasets` keeps in its metadata."""
+def _audio_folder(root: Path, layout: Layout, tally: Tally) -> Iterator[Clip]:
+    """Yield the clips of tables beside recordings, one for all or one per split; without any, of class folders."""
+    places = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
+    tables = [place for place in places if any((place / name).is_file() for name in TABLES)]
+    for place in tables:
+        for clip in table_file(place, layout, tally):
+            inside = {} if place == root else {"source": root.name, "split": clip.split or place.name}
+            yield replace(clip, **inside)  # type: ignore[arg-type]
+    if not tables:
+        yield from folders(root, layout, tally)
+
+
+def _shard_rows(shard: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a parquet or arrow file, class numbers as their names."""
+    if shard.suffix == ".parquet":
+        file = require("pyarrow.parquet", "data").ParquetFile(shard)
+        batches, schema = file.iter_batches(batch_size=64), file.schema_arrow
+    else:
+        batches = require("pyarrow.ipc", "data").open_stream(shard.open("rb"))
+        schema = batches.schema
+    classes = _class_names(schema)
+    for batch in batches:
+        for row in batch.to_pylist():
+            audio = {"audio": row.pop("audio")} if "audio" in row else {}
+            yield {**_fields(row, classes), **audio}
+
+
+def _class_names(schema: Any) -> dict[str, list[str]]:
+    """Return the names of class columns, which files written by `datasets` keep in their metadata."""
     try:
-        info = json.loads(file.schema_arrow.metadata[b"huggingface"])["info"]["features"]
+        info = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError):
         return {}
     return {
@@ -82,7 +103,7 @@ def _fields(row: dict[str, Any], classes: dict[str, list[str]]) -> dict[str, Any
             continue
         if key in classes and isinstance(value, int) and 0 <= value < len(classes[key]):
             value = classes[key][value]
-        fields[TEXTS.get(key, key)] = value if isinstance(value, list | int | float) else str(value)
+        fields[ALIASES.get(key, key)] = value if isinstance(value, list | int | float) else str(value)
     return fields
 
 

@@ -20,6 +20,12 @@ from ossicle.errors import DataError
 
 TABLES = (MANIFEST, "metadata.jsonl", "metadata.csv", "manifest.csv")
 PATH_COLUMNS = ("path", "file_name", "filename", "audio", "audio_filepath", "file")
+FILES = {
+    ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".json": "jsonl", ".tar": "webdataset", ".parquet": "hf",
+    ".arrow": "hf",
+}  # fmt: skip
+ALIASES = {"text": "transcript", "sentence": "transcript", "transcription": "transcript", "speaker_id": "speaker"}
+"""What other tools call fields of a clip."""
 NUMBERS = ("start_s", "duration_s")
 
 
@@ -30,11 +36,10 @@ def guess(root: Path) -> str:
         DataError: None of them.
     """
     if root.is_file():
-        kind = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".json": "jsonl", ".tar": "webdataset"}
-        if root.name.endswith((".jsonl.gz", ".cuts.jsonl")):
+        if root.name.endswith((".jsonl.gz", ".cuts.jsonl")) or (root.suffix == ".jsonl" and _holds_cuts(root)):
             return "lhotse"
-        if root.suffix in kind:
-            return kind[root.suffix]
+        if root.suffix in FILES:
+            return FILES[root.suffix]
         raise DataError(f"{root}: neither a table nor a folder; name its layout with --adapter")
     if (root / MANIFEST).is_file() or sets(root):
         return "manifest"
@@ -44,7 +49,19 @@ def guess(root: Path) -> str:
         return "webdataset"
     if not root.exists():
         raise DataError(f"{root}: no such file or folder")
-    return "folders"
+    shards = ("*.parquet", "*/*.parquet", "*.arrow", "*/*.arrow")
+    split_tables = any(root.glob(f"*/{name}") for name in ("metadata.csv", "metadata.jsonl"))
+    return "hf" if split_tables or any(any(root.glob(pattern)) for pattern in shards) else "folders"
+
+
+def _holds_cuts(path: Path) -> bool:
+    """Return whether the first line of a file is a cut: it holds a recording, or a span and supervisions."""
+    with path.open("rb") as file:
+        try:
+            first = json.loads(file.readline())
+        except ValueError:
+            return False
+    return isinstance(first, dict) and "id" in first and ("recording" in first or "supervisions" in first)
 
 
 def folders(root: Path, layout: Layout, tally: Tally) -> Iterator[Clip]:
@@ -79,7 +96,7 @@ def table_file(root: Path, layout: Layout, tally: Tally) -> Iterator[Clip]:
         if not (table.parent / path).is_file():
             tally.skip("no recording", f"{table.name}:{number} {path}")
             continue
-        values = {key: value for key, value in row.items() if value not in (None, "")}
+        values = {ALIASES.get(key, key): value for key, value in row.items() if value not in (None, "")}
         for key in NUMBERS:
             if key in values:
                 values[key] = float(values[key])

@@ -19,6 +19,7 @@ from ossicle.data.rows import Tally
 from ossicle.errors import DataError
 
 GENDERS = {"F": "female", "M": "male"}
+MOST_YEARS = 120
 EMODB_SPEAKERS = {
     "03": ("male", 31), "08": ("female", 34), "09": ("female", 21), "10": ("male", 32), "11": ("male", 26),
     "12": ("male", 30), "13": ("female", 32), "14": ("female", 35), "15": ("male", 25), "16": ("female", 31),
@@ -110,6 +111,34 @@ def iemocap(root: Path, layout: Layout, tally: Tally) -> Iterator[Clip]:
         raise DataError(f"{root}: no Session*/dialog/EmoEvaluation/*.txt; expected IEMOCAP as it is published")
 
 
+def voxceleb2(root: Path, layout: Layout, tally: Tally) -> Iterator[Clip]:
+    """Yield utterances: SPLIT/aac/SPEAKER/VIDEO/*.m4a (or converted), vox2_meta.csv, and an age table where it lies.
+
+    The ages are of a third party, by speaker and video (option `ages`); a speaker grows older between videos.
+    """
+    meta, ages = layout.tables
+    genders = {row["VoxCeleb2 ID"]: GENDERS.get(str(row["Gender"]).upper()) for row in table_rows(root, meta)}
+    found = table_rows(root, ages) if any(root.glob(ages.file)) else iter(())
+    age_of = {(row["VoxCeleb_ID"], row["video_id"]): row["speaker_age"] for row in found}
+    for path in filter(is_audio_path, sorted(root.glob("*/*/id*/*/*"))):
+        tally.taken += 1
+        split, _, speaker, video, _ = path.relative_to(root).parts
+        row = {"path": str(path), "speaker": speaker, "gender": genders.get(speaker), "split": split}
+        row |= {"age": _years(age_of.get((speaker, video))), "recording": f"youtube {video}"}
+        yield clip_of({**row, "licence": layout.licence}, root, source=layout.name)
+    if not tally.taken:
+        raise DataError(f"{root}: no SPLIT/aac/SPEAKER/VIDEO/*.m4a below; expected VoxCeleb2 as it is published")
+
+
+def _years(text: str | None) -> str | None:
+    """Return an age in whole years; None for none, `nan`, or what no person is."""
+    try:
+        years = round(float(text or ""))
+    except ValueError:
+        return None
+    return str(years) if 0 < years < MOST_YEARS else None
+
+
 def fma(root: Path, layout: Layout, tally: Tally) -> Iterator[Clip]:
     """Yield tracks: fma_metadata/tracks.csv has a header of two rows; 000002.mp3 lies in a folder 000."""
     table = next(iter(sorted(root.rglob("tracks.csv"))), None)
@@ -138,6 +167,8 @@ def audioset_strong(root: Path, layout: Layout, tally: Tally) -> Iterator[Clip]:
     names = {row["mid"]: row["name"] for row in table_rows(root, layout.tables[1])}
     events: dict[str, list[tuple[str, float, float]]] = {}
     for row in table_rows(root, layout.tables[0]):
+        if row["start_time_seconds"] == "start_time_seconds":
+            continue  # the line of names, which the owner's page does not show
         label = names.get(row["label"], row["label"])
         span = float(row["start_time_seconds"]), float(row["end_time_seconds"])
         events.setdefault(row["segment_id"], []).append((label, *span))

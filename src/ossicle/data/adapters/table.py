@@ -217,7 +217,8 @@ def _rows(root: Path, layout: Layout, tally: Tally) -> Iterator[dict[str, str]]:
     joined = [(table, {row[table.key]: row for row in table_rows(root, table)}) for table in others if table.to]
     for row in table_rows(root, first):
         for table, rows in joined:
-            row = {**rows.get(row.get(table.to, ""), {}), **row}
+            none = dict.fromkeys(next(iter(rows.values()), {}), "")  # a row without a partner has its columns, empty
+            row = {**none, **rows.get(row.get(table.to, ""), {}), **row}
         yield row
 
 
@@ -261,7 +262,8 @@ def table_rows(root: Path, table: Table) -> Iterator[dict[str, str]]:
                 lines, table.header or None, delimiter=table.delimiter, skipinitialspace=blank, strict=False
             )
         for row in found:
-            yield {str(key).strip(): value for key, value in row.items() if key is not None} | {"table": path.stem}
+            plain = {str(key).strip().lstrip("\ufeff"): value for key, value in row.items() if key is not None}
+            yield {key: v.strip() if isinstance(v, str) else v for key, v in plain.items()} | {"table": path.stem}
 
 
 def _lookups(root: Path, layout: Layout) -> dict[str, dict[str, str]]:
