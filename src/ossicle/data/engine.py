@@ -2,7 +2,7 @@
 
     items ──batches──► function(batch) -> rows ──► rows, batch after batch
 
-`ray` runs batches on Ray Data, numbers them, and sorts by number: the same rows whichever engine made them.
+`ray` numbers batches, runs them on Ray Data, and sorts by number: the same rows whichever engine made them.
 Source: our choice.
 """
 
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -22,6 +24,8 @@ Row = TypeVar("Row")
 ENGINES = ("local", "ray")
 BATCHES_AHEAD = 4
 """Batches that wait for each worker, so that a stream of millions is never held whole."""
+BATCHES_ON_RAY = 4096
+"""Batches that are one Ray dataset, for the same reason."""
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -74,18 +78,13 @@ def _on_processes(function: Callable[[Any], Sequence[Row]], work: Iterator[Any],
 
 def _on_ray(function: Callable[[Any], Sequence[Row]], work: Iterator[Any]) -> Iterator[Row]:
     ray_data = require("ray.data", "ray")
-    numbered = [{"number": number, "batch": batch} for number, batch in enumerate(work)]
-    if not numbered:
-        return
+    numbered = ({"number": number, "batch": pickle.dumps(batch)} for number, batch in enumerate(work))
+    for window in batches(numbered, BATCHES_ON_RAY):
+        done = ray_data.from_items(window).map(partial(_packed, function=function)).take_all()
+        for row in sorted(done, key=lambda row: row["number"]):
+            yield from pickle.loads(row["rows"])
 
-    def one(row: dict[str, Any]) -> dict[str, Any]:
-        import pickle
 
-        return {"number": row["number"], "rows": pickle.dumps(list(function(row["batch"])))}
-
-    import pickle
-
-    packed = [{"number": row["number"], "batch": pickle.dumps(row["batch"])} for row in numbered]
-    done = ray_data.from_items(packed).map(lambda row: one({**row, "batch": pickle.loads(row["batch"])}))
-    for row in sorted(done.take_all(), key=lambda row: row["number"]):
-        yield from pickle.loads(row["rows"])
+def _packed(row: dict[str, Any], *, function: Callable[[Any], Sequence[Any]]) -> dict[str, Any]:
+    """Return a batch's rows as bytes, which Ray's tables hold whatever the rows are."""
+    return {"number": row["number"], "rows": pickle.dumps(list(function(pickle.loads(row["batch"]))))}

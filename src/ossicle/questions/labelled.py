@@ -162,6 +162,14 @@ def _onset(clip: Clip, corpus: Corpus, rng: Random, paper: bool, templates: Temp
     return Asked(f"{first:.1f} seconds.", x=name.lower())
 
 
+def _event_duration(clip: Clip, corpus: Corpus, rng: Random, paper: bool, templates: Templates) -> Asked | None:
+    once = [event for event in clip.events if sum(other[0] == event[0] for other in clip.events) == 1]
+    if not once:
+        return None
+    name, start, end = rng.choice(once)
+    return Asked(f"{end - start:.1f} seconds.", x=name.lower()) if end > start else None
+
+
 def _presence(clip: Clip, corpus: Corpus, rng: Random, paper: bool, templates: Templates) -> Asked | None:
     if not clip.labels:
         return None
@@ -247,6 +255,7 @@ TASKS: dict[str, Task] = {
     "order": _order,
     "onset": _onset,
     "duration": _duration,
+    "event_duration": _event_duration,
     "presence": _presence,
     "choice": _choice,
     "description": _description,
