@@ -10,12 +10,12 @@ import pytest
 
 from ossicle.audio.acoustics import (
     frame_levels_db,
-    loudness_lufs,
     measure,
     rms_db,
     spectral_centroid_hz,
 )
 from ossicle.audio.io import load_audio
+from ossicle.audio.loudness import integrated_lufs
 from ossicle.errors import AudioError
 from ossicle.types import Waveform
 
@@ -138,12 +138,38 @@ def test_nothing_to_measure_is_an_error(bad: np.ndarray) -> None:
 
 @pytest.mark.slow
 def test_loudness_of_the_standard_sine() -> None:
-    pytest.importorskip("pyloudnorm")
     time_s = np.arange(3 * 48_000) / 48_000
     sine = (0.1 * np.sin(2 * np.pi * 997 * time_s)).astype(np.float32)
-    assert loudness_lufs(Waveform(samples=sine, sample_rate_hz=48_000)) == pytest.approx(-23.01, abs=0.05)
-    assert loudness_lufs(Waveform(samples=sine[:48], sample_rate_hz=48_000)) is None
-    assert loudness_lufs(Waveform(samples=np.zeros(48_000, np.float32))) is None
+    assert integrated_lufs(sine, 48_000) == pytest.approx(-23.01, abs=0.02)
+    assert integrated_lufs(sine[:48], 48_000) is None
+    assert integrated_lufs(np.zeros(48_000, np.float32), 48_000) is None
+    loud_then_silent = np.concatenate([sine, np.zeros_like(sine)])
+    assert integrated_lufs(loud_then_silent, 48_000) == pytest.approx(-23.01, abs=0.3)  # silence is gated away
+
+
+@pytest.mark.parametrize("rate_hz", [16_000, 44_100])
+def test_loudness_is_that_of_pyloudnorm(rate_hz: int) -> None:
+    meter = pytest.importorskip("pyloudnorm").Meter(rate_hz)
+    rng = np.random.default_rng(1)
+    for seconds, hz in ((0.7, 60.0), (3.0, 300.0), (31.3, 3000.0)):
+        time_s = np.arange(round(seconds * rate_hz)) / rate_hz
+        sound = 0.2 * np.sin(2 * np.pi * hz * time_s) * (np.sin(time_s) > -0.5) + rng.normal(0, 0.01, len(time_s)) + 0.1
+        ours, theirs = integrated_lufs(sound, rate_hz), meter.integrated_loudness(sound)
+        assert ours == pytest.approx(theirs, abs=0.15)
+
+
+def test_voice_share_is_the_time_that_somebody_speaks(data_root: Path) -> None:
+    shares = []
+    for path in sorted((data_root / "librispeech_other100" / "audio").iterdir())[:40:5]:
+        speech = load_audio(path).samples
+        whole = measure(Waveform(samples=speech)).voice_share
+        silence = np.random.default_rng(0).normal(0, 1e-4, len(speech)).astype(np.float32)
+        half = measure(Waveform(samples=np.concatenate([speech, silence]))).voice_share
+        shares.append(whole)
+        assert whole > 0.5
+        assert half == pytest.approx(whole / 2, abs=0.05)
+    assert np.median(shares) > 0.75
+    assert of(noise(2.0, 0.1)).voice_share < 0.2
 
 
 def test_real_voices_by_gender(data_root: Path) -> None:

@@ -12,7 +12,7 @@ stretches, nothing but levels from a few milliseconds.
   count a fifth too few on read speech with these 30 ms levels.
 - SNR compares the mean power with that of the quietest tenth; it needs a clip that rises above its own floor.
 
-Source: de Jong and Wempe 2009 for syllable peaks; ITU-R BS.1770 through pyloudnorm for LUFS; the others are our choice.
+Source: de Jong and Wempe 2009 for syllable peaks; ITU-R BS.1770 for LUFS; the others are our choice.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ossicle.audio.io import load_audio
+from ossicle.audio.loudness import integrated_lufs
 from ossicle.audio.pitch import PitchTrack, track_pitch
-from ossicle.errors import AudioError, require
+from ossicle.errors import AudioError
 from ossicle.types import SAMPLE_RATE_HZ, Waveform
 
 HOP_S = 0.01
@@ -38,7 +39,7 @@ MIN_VOICED_S = 0.05
 MIN_SPEECH_S = 0.5
 MIN_SNR_S = 0.5
 MIN_RISE_DB = 6.0
-MIN_LUFS_S = 0.4
+VOICE_GAP_S, VOICE_EDGE_S = 0.35, 0.1
 SPECTRUM_S = 1.024
 BLOCK_FRAMES = 6_000
 
@@ -50,11 +51,13 @@ class Acoustics:
     Attributes:
         duration_s: Length, seconds.
         rms_db: Level of the whole clip, dBFS; −100 for digital silence.
+        loudness_lufs: Integrated loudness, LUFS; None below 0.4 s or for silence.
         peak_db: Largest sample, dBFS; −100 for digital silence.
         f0_median_hz: Median F0 of voiced frames, Hz; None below 50 ms of voicing.
         f0_low_hz: 5th percentile of F0, Hz.
         f0_high_hz: 95th percentile of F0, Hz.
         voiced_share: Voiced frames over all frames, 0..1.
+        voice_share: Time of stretches with voicing, gaps up to 0.35 s and edges of 0.1 s included, 0..1.
         centroid_hz: Power-weighted mean frequency, Hz; None for digital silence.
         silence_share: Time quieter than −60 dBFS or 30 dB below the clip's loud parts, 0..1.
         num_pauses: Silences of 0.25 s or more between sounds.
@@ -65,11 +68,13 @@ class Acoustics:
 
     duration_s: float
     rms_db: float
+    loudness_lufs: float | None
     peak_db: float
     f0_median_hz: float | None
     f0_low_hz: float | None
     f0_high_hz: float | None
     voiced_share: float
+    voice_share: float
     centroid_hz: float | None
     silence_share: float
     num_pauses: int
@@ -108,11 +113,13 @@ def measure(waveform: Waveform) -> Acoustics:
     return Acoustics(
         duration_s=waveform.duration_s,
         rms_db=rms_db(samples),
+        loudness_lufs=integrated_lufs(samples, SAMPLE_RATE_HZ),
         peak_db=_decibel(float(np.abs(samples).max()) ** 2),
         f0_median_hz=None if middle is None else float(middle),
         f0_low_hz=None if low is None else float(low),
         f0_high_hz=None if high is None else float(high),
         voiced_share=float(pitch.voiced.mean()) if len(pitch.voiced) else 0.0,
+        voice_share=voice_share(pitch, len(samples) / SAMPLE_RATE_HZ),
         centroid_hz=spectral_centroid_hz(samples, SAMPLE_RATE_HZ),
         silence_share=float(1 - sounding.mean()),
         num_pauses=len(pauses),
@@ -132,17 +139,25 @@ def rms_db(samples: np.ndarray) -> float:
     return _decibel(float(np.mean(np.square(samples, dtype=np.float64))))
 
 
-def loudness_lufs(waveform: Waveform) -> float | None:
-    """Return the integrated loudness in LUFS; None below 0.4 s or when all of it is gated away.
+def voice_share(pitch: PitchTrack, duration_s: float) -> float:
+    """Return the share of the time in which somebody speaks, where somebody does: speech is voiced about half the time.
 
-    Raises:
-        MissingExtraError: pyloudnorm is not installed.
+    Args:
+        pitch: F0 of the clip.
+        duration_s: Its length.
     """
-    meter = require("pyloudnorm", "data").Meter(waveform.sample_rate_hz)
-    if waveform.duration_s < MIN_LUFS_S or not np.any(waveform.samples):
-        return None
-    lufs = float(meter.integrated_loudness(np.asarray(waveform.samples, np.float64)))
-    return lufs if math.isfinite(lufs) else None
+    total = end_before = 0.0
+    runs = [
+        (pitch.start_s + (first - 0.5) * pitch.hop_s, pitch.start_s + (end - 0.5) * pitch.hop_s)
+        for first, end in _runs(pitch.voiced)
+        if (end - first) * pitch.hop_s >= MIN_VOICED_S
+    ]
+    for first, end in runs:
+        gap = first - end_before
+        start = end_before if end_before and gap <= VOICE_GAP_S else max(first - VOICE_EDGE_S, end_before, 0.0)
+        stop = min(end + VOICE_EDGE_S, duration_s)
+        total, end_before = total + stop - start, stop
+    return min(1.0, total / duration_s)
 
 
 def spectral_centroid_hz(samples: np.ndarray, rate_hz: int) -> float | None:

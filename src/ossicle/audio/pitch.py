@@ -101,7 +101,7 @@ def normalised_difference(samples: np.ndarray, hop: int, window: int, longest: i
     """
     view = np.lib.stride_tricks.sliding_window_view
     frames = view(samples, window + longest + 1)[::hop, :-1]
-    size = _fast_size(window + longest)
+    size = fast_size(window + longest)
     spectrum = np.fft.rfft(frames, size)
     spectrum *= np.conj(np.fft.rfft(frames[:, :window], size))
     correlation = np.fft.irfft(spectrum, size)[:, 1 : longest + 1]
@@ -118,7 +118,7 @@ def normalised_difference(samples: np.ndarray, hop: int, window: int, longest: i
 
 
 @lru_cache(maxsize=16)
-def _fast_size(least: int) -> int:
+def fast_size(least: int) -> int:
     """Return the smallest length 2^a · 3^b · 5^c of at least `least`, whose Fourier transform is quick."""
     powers = [3**b * 5**c for b in range(9) for c in range(6)]
     return min(power << max(0, (-(-least // power) - 1).bit_length()) for power in powers)

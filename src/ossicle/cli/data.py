@@ -69,7 +69,6 @@ def describe_command(
     out: Out = Path("described.jsonl"),
     jobs: Jobs = 1,
     engine: Engine = "local",
-    loudness: Annotated[bool, typer.Option("--loudness", help="Measure LUFS too; takes longer.")] = False,
     transcribe: Annotated[
         str | None, typer.Option(help="Words where there are none: ctc (nano's), or a Whisper folder or hub id.")
     ] = None,
@@ -84,9 +83,7 @@ def describe_command(
 
     hear = Hearer(transcribe=transcribe, tag=tag) if transcribe or tag else None
     started = time.monotonic()
-    tally, cuts, seconds = describe_file(
-        clips, out, jobs=jobs, engine=engine, loudness=loudness, hear=hear, progress=_progress("clips")
-    )
+    tally, cuts, seconds = describe_file(clips, out, jobs=jobs, engine=engine, hear=hear, progress=_progress("clips"))
     wall = time.monotonic() - started
     more = {"levels": cuts, "audio_s": round(seconds, 1), "seconds": round(wall, 2)}
     _emit(tally.report(), out, f"{tally.text()}; {seconds / max(wall, 1e-9):.0f} x real time", json, **more)

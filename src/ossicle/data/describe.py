@@ -1,7 +1,8 @@
 """What can be measured of a clip, as facts with a unit in their name; and five levels fitted on a set.
 
     clip ──► samples ──► f0_median_hz, rms_db, loudness_lufs, snr_db, …          absent = this clip does not support it
-    transcript, duration ──► words_per_s          words and labels that are missing: by models, see `data.hear`
+    transcript, duration ──► words_per_s          transcript and voicing, or events ──► non_speech_share
+    words and labels that are missing ──► by models, see `data.hear`
     facts of a set ──► four cut points per fact (20, 40, 60, 80 %) ──► "very low" … "very high", saved with the set
 
 Finished clips are kept in a store, so that a stopped run goes on. Source: LTU-AS (arXiv 2309.14405, official code) for
@@ -30,35 +31,45 @@ from ossicle.types import Waveform
 
 Found = tuple[dict[str, float], dict[str, Any], str]
 """Facts, what models heard, and why there is neither."""
-VERSION = "facts-1"
+VERSION = "facts-2"
 LEVELLED = ("f0_median_hz", "rms_db", "words_per_s", "syllables_per_s")
 """Facts that get words for five levels."""
+SPEECH = re.compile(r"speech|conversation|monologue|whispering|singing|rapping|shout", re.IGNORECASE)
+"""Labels of the AudioSet ontology, and others like them, that are speech or song."""
 MIN_TO_FIT = 20
 """With fewer clips a set has no fifths."""
 DIGITS = 4
 
 
-def measure(clip: Clip, *, loudness: bool = False, wave: Waveform | None = None) -> dict[str, float]:
+def measure(clip: Clip, *, wave: Waveform | None = None) -> dict[str, float]:
     """Return the facts of one clip; what the clip does not support is absent.
 
     Args:
         clip: Its audio is read.
-        loudness: Measure LUFS too (needs the extra [data]).
         wave: Its audio, where it has been read.
 
     Raises:
         AudioError: The recording cannot be read.
     """
-    from ossicle.audio.acoustics import loudness_lufs
     from ossicle.audio.acoustics import measure as acoustics
 
     wave = wave or clip.read()
     facts = {key: value for key, value in asdict(acoustics(wave)).items() if value is not None}
-    if loudness and (lufs := loudness_lufs(wave)) is not None:
-        facts["loudness_lufs"] = lufs
     if clip.transcript and facts["duration_s"] > 0:
         facts["words_per_s"] = len(clip.transcript.split()) / facts["duration_s"]
+        facts["non_speech_share"] = 1 - facts["voice_share"]
+    if clip.events and facts["duration_s"] > 0:
+        facts["non_speech_share"] = 1 - speech_s(clip) / facts["duration_s"]
     return {key: round(float(value), DIGITS) for key, value in facts.items()}
+
+
+def speech_s(clip: Clip) -> float:
+    """Return the seconds in which an event of the clip is speech or singing, overlaps counted once."""
+    spans = sorted((max(0.0, start), end) for label, start, end in clip.events if SPEECH.search(label))
+    total = until = 0.0
+    for start, end in spans:
+        total, until = total + max(0.0, end - max(start, until)), max(until, end)
+    return total
 
 
 def describe(
@@ -68,7 +79,6 @@ def describe(
     store: Store | None = None,
     jobs: int = 1,
     how: str = "local",
-    loudness: bool = False,
     hear: Hearer | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[Clip]:
@@ -80,15 +90,14 @@ def describe(
         store: Finished clips are taken from here and kept here.
         jobs: Processes, 0 = one per core.
         how: Engine: `local` or `ray`.
-        loudness: Measure LUFS too.
         hear: Models that give words and labels where the owner gives none.
         progress: Told how many clips are done.
     """
     for group in engine.batches(clips, 2048):
-        keys = [_key(clip, loudness, hear) for clip in group]
+        keys = [_key(clip, hear) for clip in group]
         kept = [store is not None and key in store for key in keys]
         open_ = [clip for clip, there in zip(group, kept, strict=True) if not there]
-        fresh = engine.run(partial(_measured, loudness=loudness, hear=hear), open_, size=16, jobs=jobs, engine=how)
+        fresh = engine.run(partial(_measured, hear=hear), open_, size=16, jobs=jobs, engine=how)
         for clip, key, there in zip(group, keys, kept, strict=True):
             tally.taken += 1
             if store is not None and there:
@@ -108,25 +117,25 @@ def describe(
             yield replace(told, facts={**clip.facts, **facts}, duration_s=clip.duration_s or facts["duration_s"])
 
 
-def _key(clip: Clip, loudness: bool, hear: Hearer | None) -> str:
+def _key(clip: Clip, hear: Hearer | None) -> str:
     try:
         stat = clip.path.stat()
         state: object = (stat.st_size, stat.st_mtime_ns)
     except OSError:
         state = "absent"
     more = (str(hear), clip.labels) if hear is not None else ()
-    return unit_key(VERSION, str(clip.path), state, clip.start_s, clip.duration_s, clip.transcript, loudness, *more)
+    return unit_key(VERSION, str(clip.path), state, clip.start_s, clip.duration_s, clip.transcript, clip.events, *more)
 
 
-def _measured(clips: list[Clip], *, loudness: bool, hear: Hearer | None) -> list[Found]:
-    return [_one(clip, loudness, hear) for clip in clips]
+def _measured(clips: list[Clip], *, hear: Hearer | None) -> list[Found]:
+    return [_one(clip, hear) for clip in clips]
 
 
-def _one(clip: Clip, loudness: bool, hear: Hearer | None) -> Found:
+def _one(clip: Clip, hear: Hearer | None) -> Found:
     try:
         wave = clip.read()
         heard = hear(clip, wave) if hear is not None else {}
-        return measure(with_heard(clip, heard), loudness=loudness, wave=wave), heard, ""
+        return measure(with_heard(clip, heard), wave=wave), heard, ""
     except MissingExtraError:
         raise
     except AudioError as error:

@@ -76,7 +76,6 @@ def describe_file(
     *,
     jobs: int = 1,
     engine: str = "local",
-    loudness: bool = False,
     hear: Hearer | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Tally, dict[str, list[float]], float]:
@@ -87,7 +86,6 @@ def describe_file(
         out: File with their facts.
         jobs: Processes, 0 = one per core.
         engine: `local` or `ray`.
-        loudness: Measure LUFS too.
         hear: Models that give words and labels where the owner gives none.
         progress: Told how many clips are done.
 
@@ -103,7 +101,6 @@ def describe_file(
             store=store,
             jobs=jobs,
             how=engine,
-            loudness=loudness,
             hear=hear,
             progress=progress,
         )
