@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -193,6 +195,51 @@ def test_a_file_that_another_process_makes_is_taken_from_it(model: AudioLM, tmp_
     assert list(steps) == [3]
     assert (made, len(second)) == ([], 3)
     assert [path.name for path in first.folder.iterdir() if path.suffix != ".safetensors"] == []
+
+
+def fill_counting(model: AudioLM, folder: Path, count: int, barrier: Any, made: Any) -> None:
+    """Fill a cache in a process of its own, from the moment that all are there; note which clips it made."""
+    torch.set_num_threads(1)
+    mine: list[int] = []
+    cache = FeatureCache(folder, model)
+    barrier.wait()
+    fill(cache, count, mine)
+    made.put(sorted(set(mine)))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_two_processes_fill_one_folder_at_once(
+    model: AudioLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both go through all clips; each file is made by one of them, once, and what is kept is what one alone keeps."""
+    monkeypatch.setattr("ossicle.data.cache.CLIPS_PER_PASS", 4)
+    monkeypatch.setattr("ossicle.data.cache.PASSES_PER_SHARD", 1)
+    alone = FeatureCache(tmp_path / "alone", model)
+    fill(alone, 40)
+    forks = multiprocessing.get_context("fork")
+    barrier, made = forks.Barrier(2), forks.SimpleQueue()
+    both = [forks.Process(target=fill_counting, args=(model, tmp_path / "both", 40, barrier, made)) for _ in range(2)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for process in both:
+            process.start()
+        one, other = made.get(), made.get()
+        for process in both:
+            process.join(60)
+    finally:
+        torch.set_num_threads(threads)
+    assert [process.exitcode for process in both] == [0, 0]
+    assert sorted(one + other) == list(range(40))  # nothing twice
+    assert one
+    assert other
+    together = FeatureCache(tmp_path / "both", model)
+    assert (together.verify(), len(together)) == (0, 40)
+    for number in range(40):
+        assert torch.equal(together.get(clip(number)).values["a"], alone.get(clip(number)).values["a"])
+    names = [sorted(path.name for path in cache.folder.iterdir()) for cache in (alone, together)]
+    assert names[0] == names[1]
+    assert len(names[0]) == 10
 
 
 @pytest.mark.slow

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ossicle.data.cache import FeatureCache
+from ossicle.data.cache_shard import DTYPES
 from ossicle.data.readers import read_row
 from ossicle.data.rows import Tally, read_rows
 from ossicle.data.sample import AudioRef
 from ossicle.errors import ConfigError
 
-BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 SCALE_BYTES = 4
 """Of each token in int8."""
 
@@ -43,14 +43,14 @@ def plan(model: Any, audios: dict[AudioRef, float], dtype: str) -> dict[str, Any
     Raises:
         ConfigError: No such dtype.
     """
-    if dtype not in BYTES:
-        raise ConfigError(f"dtype '{dtype}' is none of {', '.join(BYTES)}")
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype '{dtype}' is none of {', '.join(DTYPES)}")
     seconds = sum(audios.values())
     streams = {}
     for name, stream in model.streams.items():
         if stream.encoder is not None:
             facts = stream.encoder.feature_parts()[0].facts
-            token = facts.dim * BYTES[dtype] + (SCALE_BYTES if dtype == "int8" else 0)
+            token = facts.dim * DTYPES[dtype].itemsize + (SCALE_BYTES if dtype == "int8" else 0)
             streams[name] = round(seconds * facts.rate_hz * token)
     return {
         "recordings": len(audios),
@@ -84,14 +84,11 @@ def fill(
         ConfigError: No such dtype.
         DataError: The folder cannot be written.
     """
-    import torch
-
-    kinds = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
-    if dtype not in kinds:
-        raise ConfigError(f"dtype '{dtype}' is none of {', '.join(kinds)}")
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype '{dtype}' is none of {', '.join(DTYPES)}")
     for part in model.parameters():
         part.requires_grad_(False)
-    cache = FeatureCache(folder, model.eval(), dtype=kinds[dtype])
+    cache = FeatureCache(folder, model.eval(), dtype=DTYPES[dtype])
     if verify:
         cache.verify()
     before, done = len(cache), 0

@@ -25,6 +25,7 @@ from torch import Tensor
 from ossicle.errors import DataError
 
 LARGEST = 127
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -161,6 +161,8 @@ class Stage(Section):
         audio_dropout: Share of samples whose audio is taken out, so that blind answers are answers.
         audio_shuffle: Share of samples that hear another sample's audio.
         feature_cache: Keep the outputs of frozen encoders on disk.
+        feature_dtype: As which numbers they are kept (`ossicle data cache` tells what each loses); `auto` = `fp32` where
+            the stage computes in it, else `fp16`.
         gradient_checkpointing: Recompute activations of the decoder.
         checkpoint_every: Steps between checkpoints; the end of a stage always has one.
     """
@@ -189,6 +191,7 @@ class Stage(Section):
     audio_dropout: float = Field(default=0.05, ge=0, le=1)
     audio_shuffle: float = Field(default=0.02, ge=0, le=1)
     feature_cache: bool = False
+    feature_dtype: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"
     gradient_checkpointing: bool = False
     checkpoint_every: int = Field(default=200, ge=1)
 

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from ossicle.chat import AUDIO_TAG
 from ossicle.data.cache import FeatureCache
+from ossicle.data.cache_shard import DTYPES
 from ossicle.data.collate import Batch, Collator, perturb
 from ossicle.data.sample import Audio, FeatureFile, Sample, identity, waveform
 from ossicle.errors import AudioError, ConfigError
@@ -150,7 +151,8 @@ class NextToken(Objective):
         if endless or context.cache_dir is None:
             why = f"source '{endless[0]}' never repeats a clip" if endless else "there is no folder for it"
             raise ConfigError(f"stage '{context.stage.name}': feature_cache cannot be used: {why}")
-        dtype = torch.float32 if context.stage.precision == "fp32" else torch.float16
+        asked = context.stage.feature_dtype
+        dtype = DTYPES[("fp32" if context.stage.precision == "fp32" else "fp16") if asked == "auto" else asked]
         folder = context.cache_dir / "features"
         if processes.is_main():
             with tqdm(desc=f"{context.stage.name}: features", unit="clip", mininterval=1.0) as bar:
