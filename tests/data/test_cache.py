@@ -208,9 +208,7 @@ def fill_counting(model: AudioLM, folder: Path, count: int, barrier: Any, made: 
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_two_processes_fill_one_folder_at_once(
-    model: AudioLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_processes_fill_one_folder_at_once(model: AudioLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both go through all clips; each file is made by one of them, once, and what is kept is what one alone keeps."""
     monkeypatch.setattr("ossicle.data.cache.CLIPS_PER_PASS", 4)
     monkeypatch.setattr("ossicle.data.cache.PASSES_PER_SHARD", 1)

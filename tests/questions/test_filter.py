@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import yaml
 
 from ossicle.data.clip import Clip
 from ossicle.data.describe import describe
+from ossicle.data.imports import import_clips
 from ossicle.data.rows import Tally, read_rows, row_of, write_rows
+from ossicle.questions import declining
 from ossicle.questions.filter import FilterConfig, Filters, Held, apply, joint_subset, restore
+from ossicle.questions.generate import Plan
 from ossicle.questions.not_answers import is_not_an_answer
 from ossicle.questions.paper_data import keeps
-from ossicle.questions.whole import subset_file
+from ossicle.questions.whole import closed_file, filter_file, subset_file
 
-FLOORS = {"labelled": (0.95, 0.95), "fresh": (0.95, 0.95), "unseen": (0.9, 0.6)}
-"""Precision and recall. `unseen` was written and labelled after the shapes were, and nothing was changed for it."""
+FLOORS = {"labelled": (0.95, 0.95), "fresh": (0.95, 0.95), "unseen": (0.9, 0.9)}
+"""Precision and recall. `unseen` was written and labelled after the shapes were, and nothing was changed for it:
+neither shapes nor the sentences that `declining` learns from, which were written without it."""
 
 
 def row(question: str, answer: str, **more) -> dict:
@@ -32,10 +38,17 @@ def measured(sample: list[dict], declines) -> tuple[float, float]:
     return right / len(found), right / sum(not item["answer"] for item in sample)
 
 
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z ]", "", text.lower().replace("cannot", "can not")).strip()
+
+
+def _lines(name: str) -> list[str]:
+    return Path(__file__).with_name(f"answers_{name}.jsonl").read_text(encoding="utf-8").splitlines()
+
+
 @pytest.mark.parametrize("name", FLOORS)
 def test_answers_that_are_none_are_found_better_than_by_the_papers_phrases(name):
-    text = Path(__file__).with_name(f"answers_{name}.jsonl").read_text(encoding="utf-8")
-    sample = [json.loads(line) for line in text.splitlines()]
+    sample = [json.loads(line) for line in _lines(name)]
     assert len(sample) >= 100
     precision, recall = measured(sample, is_not_an_answer)
     paper_precision, paper_recall = measured(sample, lambda text: not keeps(text))
@@ -43,6 +56,25 @@ def test_answers_that_are_none_are_found_better_than_by_the_papers_phrases(name)
     assert recall >= FLOORS[name][1]
     assert precision > paper_precision + 0.2
     assert recall > paper_recall + 0.2
+
+
+def test_declining_is_learnt_from_sentences_and_known_in_others():
+    """Five times, four fifths of the lists teach and the others, hard on purpose, are judged."""
+    book = yaml.safe_load(declining.FILE.read_text(encoding="utf-8"))
+    assert {len(set(some)) - len(some) for some in (book["none"], book["answers"])} == {0}
+    samples = {_plain(json.loads(line)["text"]) for name in FLOORS for line in _lines(name)}
+    assert not samples & {_plain(text) for text in (*book["none"], *book["answers"])}
+    found, right, wanted = 0, 0, len(book["none"])
+    for fold in range(5):
+        known = declining.learn(*([t for i, t in enumerate(book[k]) if i % 5 != fold] for k in ("none", "answers")))
+        for kind in ("none", "answers"):
+            odds = [sum(known.get(name, 0.0) for name in declining.features(text)) for text in book[kind][fold::5]]
+            found += sum(odd > 0 for odd in odds)
+            right += sum(odd > 0 for odd in odds) if kind == "none" else 0
+    assert right / found > 0.75
+    assert right / wanted > 0.8
+    again = declining.learn(book["none"], book["answers"])
+    assert again == declining.weights()
 
 
 def test_each_filter_has_its_reason_and_all_of_it_can_be_put_back(tmp_path):
@@ -53,10 +85,16 @@ def test_each_filter_has_its_reason_and_all_of_it_can_be_put_back(tmp_path):
         row("Who speaks?", "It cannot be determined from the audio."),
         row("Why does the dog bark at the door?", "The dog at the door."),
         row("Was sagt er?", "Он говорит, что идёт дождь."),
+        row("Was fällt?", "Das ist der Regen auf dem Dach."),
         row("And then?", "It stops."),
         row("What falls?", "Heavy rain on a metal roof.", recording="youtube x"),
         row("What does he say?", "He greets a friend.", transcript="Hello my old friend, come in!"),
+        row("Who is it?", "A neighbour who rings the bell.", clip="e/e"),
+        row("Which is louder?", "The first of both.", other="e/e"),
         row("Is there any rain?", "Yes.", task="presence"),
+        row(
+            "What is said?", "Das ist der Regen auf dem Dach.", task="asr", transcript="Das ist der Regen auf dem Dach."
+        ),
     ]
     held = Held()
     held.add(Clip(path=Path("e.wav"), source="e", recording="youtube x", transcript="hello my old friend come in"))
@@ -65,16 +103,38 @@ def test_each_filter_has_its_reason_and_all_of_it_can_be_put_back(tmp_path):
     filters = Filters(FilterConfig(min_answer_words=3), held)
     write_rows(tmp_path / "kept.jsonl", apply(rows, filters, tally, gone.append))
     write_rows(tmp_path / "gone.jsonl", gone)
-    assert [item["row"] for item in gone] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [item["row"] for item in gone] == list(range(1, 12))
     assert tally.skipped == {
         "duplicate": 1, "near duplicate": 1, "not an answer": 1, "answer in the question": 1, "another script": 1,
-        "answer too short": 1, "recording of an evaluation set": 1, "transcript of an evaluation set": 1,
+        "another language": 1, "answer too short": 1, "recording of an evaluation set": 1,
+        "transcript of an evaluation set": 1, "clip of an evaluation set": 2,
     }  # fmt: skip
     assert (
         list(restore(tmp_path / "kept.jsonl", tmp_path / "gone.jsonl"))
         == rows
         == list(read_rows(tmp_path / "all.jsonl"))
     )
+
+
+def test_a_recording_that_two_datasets_cut_is_found_by_its_source(tmp_path):
+    """ESC-50 and FSD50K both hold Freesound's recording 100, as clips of other names, lengths and bytes."""
+    for place, content in (
+        ("esc/meta/esc50.csv", "filename,fold,target,category,esc10,src_file,take\n1-100-A-0.wav,1,0,dog,True,100,A\n"),
+        ("fsd/FSD50K.ground_truth/dev.csv", 'fname,labels,mids,split\n100,"Dog","/m",train\n200,"Rain","/m",train\n'),
+    ):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).write_text(content)
+    for place in ("esc/audio/1-100-A-0.wav", "fsd/FSD50K.dev_audio/100.wav", "fsd/FSD50K.dev_audio/200.wav"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / place, np.random.default_rng(len(place)).normal(0, 0.1, 1600), 16000)
+    import_clips(tmp_path / "fsd", tmp_path / "clips.jsonl", adapter="fsd50k")
+    closed_file(tmp_path / "clips.jsonl", tmp_path / "q.jsonl", Plan(tasks=("label",)))
+    sets = [f"esc50:{tmp_path / 'esc'}"]
+    tally = filter_file(
+        tmp_path / "q.jsonl", tmp_path / "kept.jsonl", tmp_path / "gone", FilterConfig(), eval_sets=sets
+    )
+    assert tally.skipped == {"recording of an evaluation set": 1}
+    assert [row["clip"] for row in read_rows(tmp_path / "kept.jsonl")] == ["fsd50k/200"]
 
 
 def test_a_file_of_an_evaluation_set_is_found_by_its_bytes(tmp_path):

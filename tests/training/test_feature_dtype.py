@@ -1,4 +1,4 @@
-"""A stage says as which numbers it keeps encoder outputs: it trains near the exact losses, and goes on to the same ones."""
+"""A stage says as which numbers it keeps encoder outputs: it trains near the exact losses, and resumes."""
 
 from __future__ import annotations
 

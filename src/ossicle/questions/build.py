@@ -95,7 +95,7 @@ class BuildRecipe(Section):
         parts: Datasets by name.
         endpoint: Who is asked for open questions; None = nobody.
         filter: Which filters run.
-        eval_sets: Clips or folders that must not be taught.
+        eval_sets: What must not be taught: files of clips, folders, or `layout:folder`.
         paper: Answer shapes and cut points of LTU-AS.
         describe: Measure the clips; without it there are no levels.
         transcribe: Who gives words where the owner gives none: `ctc`, or a Whisper; None = nobody.
@@ -265,7 +265,7 @@ class Build:
 
     def _filtered(self, step: str, path: Path) -> Path:
         kept = path.with_suffix(".kept.jsonl")
-        sets = [Path(Template(text).safe_substitute(os.environ)) for text in self.recipe.eval_sets]
+        sets = [Template(text).safe_substitute(os.environ) for text in self.recipe.eval_sets]
         config = self.recipe.filter
         self._step(
             step, [path],

@@ -21,6 +21,7 @@ from ossicle.data.clip import Clip
 from ossicle.data.rows import Tally, read_rows
 from ossicle.errors import ConfigError, DataError
 from ossicle.questions import paper_data
+from ossicle.questions.language import WORDS_OF, language_of
 from ossicle.questions.not_answers import is_not_an_answer
 
 NAMES_ITS_ANSWER = (
@@ -50,7 +51,7 @@ class FilterConfig(Section):
     Attributes:
         min_answer_words: Shorter answers of open questions go.
         max_answer_words: Longer answers go.
-        language: Of the answers' script: `en` wants Latin letters; empty = any.
+        language: Of the answers, by script and small words (`en`, `de`, …); empty = any.
         not_answers: Take out what declines: `ours`, `paper`, or empty = keep.
         leaked: Share of an answer's words that may stand in its question; 1 = all.
         near: Likeness (0 to 1) from which two questions about a clip count as one; 1 = only equal ones.
@@ -147,6 +148,8 @@ class Filters:
     def __init__(self, config: FilterConfig, held: Held | None = None) -> None:
         if config.not_answers not in ("", "ours", "paper"):
             raise ConfigError(f"not_answers is '{config.not_answers}', expected ours, paper or nothing")
+        if config.language and config.language not in WORDS_OF:
+            raise ConfigError(f"language is '{config.language}', expected one of {', '.join(WORDS_OF)}, or nothing")
         self.config, self.held = config, held or Held()
         self.seen: set[bytes] = set()
         self.of_clip: dict[str, list[frozenset[str]]] = {}
@@ -164,13 +167,20 @@ class Filters:
             return "answer too short"
         if not words or len(words) > self.config.max_answer_words:
             return "answer too long" if words else "no answer"
-        if self.config.language == "en" and not _latin(answer):
-            return "another script"
+        if row.get("task") != "asr" and (reason := self._foreign(answer)):
+            return reason
         if self.declines is not None and row.get("task") != "asr" and self.declines(answer):
             return "not an answer"
         if self.config.leaked < 1 and row.get("task") not in NAMES_ITS_ANSWER and self._leaks(question, answer):
             return "answer in the question"
         return self.held.why(row) or self._twice(row, plain(question), plain(answer))
+
+    def _foreign(self, answer: str) -> str | None:
+        """Return why an answer is not in the language that is wanted; what is said in a clip is in its own."""
+        wanted = self.config.language
+        if wanted in WORDS_OF and not _latin(answer):
+            return "another script"
+        return "another language" if wanted and language_of(answer) not in (None, wanted) else None
 
     def _leaks(self, question: str, answer: str) -> bool:
         told = set(plain(answer).split()) - SMALL_WORDS

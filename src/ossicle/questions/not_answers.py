@@ -1,12 +1,12 @@
 """Answers that are none: "It cannot be determined from the audio." They teach a model to decline what it could hear.
 
-    sentence ─► a shape: who cannot know, what is not told, what is missing ─┬─ somebody in the clip says it ─► stays
-                                                                             └─ else ─► goes
+    sentence ─► p: how much it sounds like declining (`questions.declining`)      p > .65 ──────────────► goes
+             └► a shape: who cannot know, what is not told, what is missing       shape and p ≥ .15 ────► goes
 
 The shapes put words into places (who or what · a negation · knowing or telling), so that "noise enough to wake a child"
 and "the speaker cannot swim" stay and "insufficient data" and "can not be determined" go. What a person in the clip
 says, asks, wants or has ("she explains that nothing is known", "he has no idea") is an answer about that person.
-Source: our choice, instead of the 27 phrases of `paper_data.keeps`; precision and recall of both on two labelled
+Source: our choice, instead of the 27 phrases of `paper_data.keeps`; precision and recall of both on three labelled
 samples are in the tests and the log.
 """
 
@@ -14,6 +14,10 @@ from __future__ import annotations
 
 import re
 
+from ossicle.questions.declining import declines
+
+SURE, DOUBTFUL = 0.65, 0.15
+"""Probabilities of declining: above the one no shape is needed, below the other none counts."""
 _NOT = r"(?: not|n[’']t| never| nowhere)"
 _ADVERBS = r"(?:(?:\w+ly|even|ever|at all|always|just|yet|really|in any way|with (?:any )?certainty) )*"
 _CANNOT = (
@@ -179,6 +183,12 @@ def is_not_an_answer(text: str) -> bool:
     """
     if not text.strip():
         return True
+    share = declines(text)
+    return share > SURE or (share >= DOUBTFUL and has_shape(text))
+
+
+def has_shape(text: str) -> bool:
+    """Return whether a text has one of the shapes, and it is not a person in the clip who says so."""
     return any(not _of_somebody(text, found) for found in NOT_AN_ANSWER.finditer(text))
 
 

@@ -9,12 +9,12 @@ Source: our choice.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ossicle.data.adapters.generic import guess
 from ossicle.data.imports import import_clips
 from ossicle.data.rows import Tally, read_clips, read_rows, row_of, write_rows, writing
 from ossicle.data.store import Store
@@ -68,9 +68,17 @@ def open_file(
 
 
 def filter_file(
-    questions: Path, out: Path, rejected: Path, config: FilterConfig, *, eval_sets: Sequence[Path] = ()
+    questions: Path, out: Path, rejected: Path, config: FilterConfig, *, eval_sets: Sequence[str] = ()
 ) -> Tally:
-    """Write the questions that stay, and beside them those that go with their reasons."""
+    """Write the questions that stay, and beside them those that go with their reasons.
+
+    Args:
+        questions: File of rows.
+        out: Rows that stay.
+        rejected: Rows that go.
+        config: Which filters run.
+        eval_sets: What must not be taught: files of clips, folders, or `layout:folder`.
+    """
     held = Held()
     for place in eval_sets:
         for clip in _clips_at(place):
@@ -84,17 +92,18 @@ def filter_file(
     return tally
 
 
-def _clips_at(place: Path) -> Iterable[Any]:
-    """Yield the clips of a file, or of a dataset in a generic layout."""
-    if place.suffix == ".jsonl":
-        return list(read_clips(place))
-    import tempfile
-
-    guess(place)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "clips.jsonl"
-        import_clips(place, path)
+def _clips_at(place: str) -> Iterable[Any]:
+    """Yield the clips of a file, or of a dataset in a generic layout, or in the one named before a colon."""
+    adapter, _, rest = place.partition(":")
+    if not rest or Path(place).exists():
+        adapter, rest = "auto", place
+    path = Path(rest)
+    if adapter == "auto" and path.suffix == ".jsonl":
         return list(read_clips(path))
+    with tempfile.TemporaryDirectory() as folder:
+        found = Path(folder) / "clips.jsonl"
+        import_clips(path, found, adapter=adapter)
+        return list(read_clips(found))
 
 
 def _write(file: Any, row: dict[str, Any]) -> None:

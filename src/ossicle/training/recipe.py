@@ -161,8 +161,8 @@ class Stage(Section):
         audio_dropout: Share of samples whose audio is taken out, so that blind answers are answers.
         audio_shuffle: Share of samples that hear another sample's audio.
         feature_cache: Keep the outputs of frozen encoders on disk.
-        feature_dtype: As which numbers they are kept (`ossicle data cache` tells what each loses); `auto` = `fp32` where
-            the stage computes in it, else `fp16`.
+        feature_dtype: As which numbers they are kept (`ossicle data cache` tells what each loses); `auto` = `fp32`
+            where the stage computes in it, else `fp16`.
         gradient_checkpointing: Recompute activations of the decoder.
         checkpoint_every: Steps between checkpoints; the end of a stage always has one.
     """
