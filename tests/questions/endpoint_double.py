@@ -15,7 +15,8 @@ MODES = ("fine",) * 12 + ("error", "limit", "stall", "cut", "garbage", "prose", 
 class Double(ThreadingHTTPServer):
     """Serves /v1/chat/completions; `naughty=False` always answers well.
 
-    The same prompt gets another fate each time it comes. A prompt that says "hopeless" is never answered in form.
+    The same prompt gets another fate each time it comes. A prompt that says "hopeless" is never answered in form. The
+    first `limits` calls are told to come again in `wait_s`. A prompt with audio gets a sentence, not a form.
     """
 
     daemon_threads = True
@@ -25,6 +26,9 @@ class Double(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.naughty, self.status, self.stall_s = naughty, status, stall_s
         self.calls = 0
+        self.limits, self.wait_s, self.pause_s = 0, 0.4, 0.0
+        self.at_once = self.most_at_once = 0
+        self.came: list[float] = []
         self.seen: Counter[str] = Counter()
         self.keys: set[str] = set()
         self.bodies: list[dict] = []
@@ -56,6 +60,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         server: Double = self.server
+        with server.lock:
+            server.at_once += 1
+            server.most_at_once = max(server.most_at_once, server.at_once)
+            server.came.append(time.monotonic())
+        try:
+            self._reply(server)
+        finally:
+            with server.lock:
+                server.at_once -= 1
+
+    def _reply(self, server: Double) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         text = json.dumps(body["messages"])
         with server.lock:
@@ -67,6 +82,9 @@ class Handler(BaseHTTPRequestHandler):
                 server.bodies.append(body)
         if server.status != 200:
             return self._send(server.status, b'{"error": {"message": "Incorrect key sk-secret-key"}}')
+        time.sleep(server.pause_s)
+        if server.calls <= server.limits:
+            return self._send(429, b"{}", {"Retry-After": str(server.wait_s)})
         fate = int.from_bytes(hashlib.blake2b(f"{text}{count}".encode(), digest_size=4).digest(), "big")
         mode = MODES[fate % len(MODES)] if server.naughty else "fine"
         if mode == "error":
@@ -81,6 +99,8 @@ class Handler(BaseHTTPRequestHandler):
         content = json.dumps(reply)
         if "paragraph" in body["messages"][-1]["content"]:
             content = json.dumps({"paragraph": "A dog barks while it rains."})
+        if "input_audio" in text:
+            content = "A dog barks\n in the rain."
         if mode == "prose" or "hopeless" in text:
             content = "Sure! Here are your questions."
         if mode == "half":

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import logging
 import multiprocessing
 import random
 import time
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 pytest.importorskip("openai")
 pytest.importorskip("tenacity")
@@ -16,10 +22,10 @@ pytest.importorskip("tenacity")
 from ossicle.data.clip import Clip
 from ossicle.data.store import Store
 from ossicle.errors import ConfigError, UserError
-from ossicle.questions import prompts, replies
+from ossicle.questions import listening, prompts, replies
 from ossicle.questions.ask_model import ask_all, estimate, rows_of, units_of
 from ossicle.questions.corpus import Corpus
-from ossicle.questions.endpoint import EndpointConfig, endpoint_named, retry_after_s
+from ossicle.questions.endpoint import EndpointConfig, Rejected, endpoint_named, retry_after_s
 from questions.endpoint_double import Double
 
 
@@ -139,6 +145,59 @@ def test_well_behaved_calls_are_one_per_unit_and_nothing_is_asked_twice(tmp_path
         assert server.bodies[0]["response_format"]["json_schema"]["strict"] is True
 
 
+def test_a_model_that_listens_gets_the_clip_and_its_reply_is_the_answer(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.sin(np.arange(8000) / 5) / 3, 8000)
+    some = [Clip(path=tmp_path / "a.wav", source="s"), Clip(path=tmp_path / "lost.wav", source="s")]
+    with Double(naughty=False) as server, Store(tmp_path / "store") as store:
+        config = settings(server.url, at_once=1)
+        units = list(units_of(some, Corpus(), config, name="heard", pairs=2))
+        assert (estimate(units, store, config)["calls"], estimate(units, store, config)["pairs"]) == (4, 4)
+        outcome = ask_all(units, config, store)
+        assert (outcome.done, dict(outcome.rejected)) == (1, {"the recording cannot be read": 1})
+        rows = list(rows_of(units, store, config))
+    assert [row["messages"][1]["content"] for row in rows] == ["A dog barks in the rain."] * 2
+    asked = [row["messages"][0]["content"].removeprefix("<audio>") for row in rows]
+    assert asked == rows[0]["made"]["told"] == list(units[0].facts)
+    assert len(set(asked)) == 2
+    assert rows[0]["made"]["listened"] is True
+    audio, question = server.bodies[0]["messages"][0]["content"]
+    sent, rate_hz = soundfile.read(io.BytesIO(base64.b64decode(audio["input_audio"]["data"])))
+    assert (len(sent), rate_hz, question["text"]) == (16000, 16000, asked[0])
+    assert "response_format" not in server.bodies[0]
+    with pytest.raises(Rejected, match="empty"):
+        listening.checked(" \n")
+
+
+def test_so_many_are_in_flight_and_no_more(tmp_path):
+    with Double(naughty=False) as server, Store(tmp_path) as store:
+        server.pause_s = 0.1
+        config = settings(server.url, at_once=5)
+        assert ask_all(list(units_of(clips(20), Corpus(), config, pairs=3)), config, store).done >= 19
+        assert server.most_at_once == 5
+
+
+def test_a_server_that_says_when_to_come_again_is_obeyed(tmp_path):
+    with Double(naughty=False) as server, Store(tmp_path) as store:
+        server.limits = 2
+        config = settings(server.url, at_once=1)  # left to itself it would wait about 0.01 s
+        outcome = ask_all(list(units_of(clips(1), Corpus(), config, pairs=3)), config, store)
+        assert (outcome.done, outcome.spent["retries"]) == (1, 2)
+        assert all(later - sooner >= server.wait_s for sooner, later in pairwise(server.came))
+
+
+def test_time_that_is_up_stops_cleanly_and_the_rest_is_done_later(tmp_path):
+    with Double(naughty=False) as server, Store(tmp_path) as store:
+        server.pause_s = 0.1
+        config = settings(server.url, at_once=1)
+        units = list(units_of(clips(7), Corpus(), config, pairs=3))
+        outcome = ask_all(units, config.model_copy(update={"max_seconds": 0.35}), store)
+        assert outcome.stopped == "time"
+        assert 1 <= outcome.done < 7
+        server.pause_s = 0.0
+        assert ask_all(units, config, store).done == 7
+        assert server.calls == 7  # nothing twice
+
+
 @pytest.mark.parametrize(("cap", "name"), [({"max_tokens": 400}, "tokens"), ({"max_usd": 0.0004}, "money")])
 def test_a_cap_stops_cleanly_and_the_rest_is_done_later(tmp_path, cap, name):
     with Double(naughty=False) as server:
@@ -153,14 +212,17 @@ def test_a_cap_stops_cleanly_and_the_rest_is_done_later(tmp_path, cap, name):
             assert ask_all(units, config, store).done == 7
 
 
-def test_a_refused_key_is_one_line_without_the_key(tmp_path, monkeypatch):
+def test_a_refused_key_is_one_line_without_the_key(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("MY_KEY", "sk-secret-key")
+    caplog.set_level(logging.DEBUG)
     with Double(status=401) as server, Store(tmp_path / "store") as store:
         config = settings(server.url).model_copy(update={"key_variable": "MY_KEY"})
         with pytest.raises(UserError, match="MY_KEY is refused") as caught:
             ask_all(list(units_of(clips(3), Corpus(), config)), config, store)
         assert server.keys == {"Bearer sk-secret-key"}
     assert "sk-secret" not in str(caught.value)
+    assert caplog.records  # the client logs at this level
+    assert "sk-secret" not in caplog.text
     assert not any(b"sk-secret" in path.read_bytes() for path in (tmp_path / "store").iterdir())
 
 
@@ -214,7 +276,7 @@ def test_the_prompt_that_says_most_is_chosen_and_says_only_what_is_known():
     counts = {name: prompts.prompt(name).pairs for name in prompts.book()["prompts"]}
     assert counts == {
         "sound": 10, "speech": 20, "emotion": 20, "opinion": 20, "speaker": 10, "music": 5, "joint": 10,
-        "joint_paragraph": 10,
+        "joint_paragraph": 10, "heard": 3,
     }  # fmt: skip
     lines = prompts.lines(chosen["joint"], Corpus(), prompts.prompt("joint"))
     assert lines == ["Sounds: Singing", "Words of the singing: my love"]

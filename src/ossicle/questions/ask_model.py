@@ -4,6 +4,7 @@
                                                                                           │no
                                           pairs ◄─ schema ◄─ reply ◄─ endpoint (n at once) ◄┘
                                                       └─ bad: one attempt to repair, then rejected
+    a prompt with questions of its own sends the clip itself: `questions.listening`
 
 A stopped or killed run goes on with the units that are left. Source: audio instruction generation of LTU
 (arXiv 2305.10790); resuming is our choice.
@@ -20,7 +21,7 @@ from typing import Any
 from ossicle.data.clip import Clip
 from ossicle.data.store import Store, unit_key
 from ossicle.errors import DataError
-from ossicle.questions import prompts, replies
+from ossicle.questions import listening, prompts, replies
 from ossicle.questions.corpus import Corpus
 from ossicle.questions.endpoint import CHARACTERS_PER_TOKEN, Endpoint, EndpointConfig, OutOfBudget, Rejected
 from ossicle.questions.generate import audio_of, row
@@ -38,7 +39,7 @@ class Unit:
         key: Hash of everything the reply depends on.
         clip: The clip.
         prompt: How it is asked.
-        facts: What the model is told.
+        facts: What the model is told; of a model that listens, what it is asked.
     """
 
     key: str
@@ -106,29 +107,40 @@ def units_of(
     """
     for clip in clips:
         asked = prompts.prompt(prompts.fitting(clip) if name == "auto" else name, pairs)
-        facts = tuple(prompts.lines(clip, corpus, asked, paper=paper))
+        told = prompts.lines(clip, corpus, asked, paper=paper)
+        facts = listening.chosen(clip, asked) if asked.questions else tuple(told)
         if facts:
-            told = (asked.version, asked.name, asked.pairs, facts, config.model, config.temperature, clip.key)
-            yield Unit(key=unit_key(*told), clip=clip, prompt=asked, facts=facts)
+            parts = (asked.version, asked.name, asked.pairs, facts, config.model, config.temperature, clip.key)
+            yield Unit(key=unit_key(*parts), clip=clip, prompt=asked, facts=facts)
 
 
 def estimate(units: Sequence[Unit], store: Store | None, config: EndpointConfig) -> dict[str, Any]:
-    """Return what the units that are left will take: calls, tokens, money; from lengths, before anything is sent."""
+    """Return what the units that are left will take: calls, tokens, money; from lengths, before anything is sent.
+
+    What an endpoint counts for audio is not known here and comes on top.
+    """
     left = [unit for unit in units if store is None or unit.key not in store]
-    told = [sum(len(turn["content"]) for turn in prompts.messages(list(unit.facts), unit.prompt)) for unit in left]
+    told = [_characters(unit) for unit in left]
     twice = [1 + unit.prompt.paragraph for unit in left]
+    calls = sum(len(unit.facts) if unit.prompt.questions else 1 + unit.prompt.paragraph for unit in left)
     tokens_in = sum(length // CHARACTERS_PER_TOKEN * times for length, times in zip(told, twice, strict=True))
     tokens_out = sum(unit.prompt.pairs * TOKENS_PER_PAIR for unit in left)
     usd = (tokens_in * config.usd_per_million_in + tokens_out * config.usd_per_million_out) / 1e6
     return {
         "units": len(units),
         "left": len(left),
-        "calls": sum(twice),
+        "calls": calls,
         "pairs": sum(unit.prompt.pairs for unit in left),
         "tokens_in": tokens_in,
         "tokens_out": tokens_out,
         "usd": round(usd, 4),
     }
+
+
+def _characters(unit: Unit) -> int:
+    if unit.prompt.questions:
+        return sum(map(len, unit.facts))
+    return sum(len(turn["content"]) for turn in prompts.messages(list(unit.facts), unit.prompt))
 
 
 def ask_all(
@@ -203,6 +215,10 @@ async def _finish(unit: Unit, endpoint: Endpoint, store: Store) -> None:
     """Ask about one clip and keep the result, whatever it is."""
     facts = list(unit.facts)
     try:
+        if unit.prompt.questions:
+            pairs = await _heard(unit, endpoint)
+            store.put(unit.key, kind="done", clip=unit.clip.key, pairs=[list(pair) for pair in pairs], repaired=False)
+            return
         paragraph, repaired = None, False
         if unit.prompt.paragraph:
             first = prompts.messages(facts, unit.prompt)
@@ -217,6 +233,16 @@ async def _finish(unit: Unit, endpoint: Endpoint, store: Store) -> None:
         unit.key, kind="done", clip=unit.clip.key, pairs=[list(pair) for pair in pairs], repaired=repaired or again,
         **summary,
     )  # fmt: skip
+
+
+async def _heard(unit: Unit, endpoint: Endpoint) -> list[tuple[str, str]]:
+    """Return what a model that listens answers to each question of a unit."""
+    audio = listening.audio_part(unit.clip)
+    pairs = []
+    for question in unit.facts:
+        reply = await endpoint.ask(listening.messages(audio, question), None, unit.key)
+        pairs.append((question, listening.checked(reply)))
+    return pairs
 
 
 async def _checked(
@@ -258,6 +284,7 @@ def rows_of(
             "by": "open", "wordings": f"{unit.prompt.version}/{unit.prompt.name}", "unit": unit.key,
             "model": config.model, "temperature": config.temperature, "repaired": entry["repaired"],
             "told": list(unit.facts), **({"paper": True} if paper else {}),
+            **({"listened": True} if unit.prompt.questions else {}),
         }  # fmt: skip
         key, audio = unit.clip.key, audio_of(unit.clip)
         pairs = list(map(tuple, entry["pairs"]))

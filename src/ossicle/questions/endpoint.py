@@ -159,12 +159,12 @@ class Endpoint:
         """Close its connections."""
         await self.client.close()
 
-    async def ask(self, messages: list[dict[str, str]], form: dict[str, Any], unit: str) -> str:
+    async def ask(self, messages: list[dict[str, Any]], form: dict[str, Any] | None, unit: str) -> str:
         """Return the text of the reply.
 
         Args:
             messages: The conversation.
-            form: `response_format`; left out where the server does not know it.
+            form: `response_format`; left out where the server does not know it. None = a plain reply.
             unit: On whose account.
 
         Raises:
@@ -208,12 +208,12 @@ class Endpoint:
         first = self.config.first_wait_s
         return float(self.tenacity.wait_random_exponential(multiplier=first, max=LONGEST_WAIT_S / 4)(state))
 
-    async def _send(self, messages: list[dict[str, str]], form: dict[str, Any], unit: str, number: int) -> str:
+    async def _send(self, messages: list[dict[str, Any]], form: dict[str, Any] | None, unit: str, number: int) -> str:
         self.left()
         self.store.note("sent", of=unit, number=number)
         self.spent.calls += 1
         self.spent.retries += number > 1
-        more = {"response_format": form} if self.schemas else {}
+        more = {"response_format": form} if form and self.schemas else {}
         try:
             # `chat.completions.create` sends the same, after a third of a request's time spent on looking through it
             reply = await self.client.post(
@@ -252,16 +252,20 @@ class Endpoint:
             raise Transient(f"status {code}", retry_after_s(error.response.headers.get("retry-after"))) from None
         raise Rejected(f"refused with status {code}") from None
 
-    def _text(self, reply: Any, messages: list[dict[str, str]]) -> str:
+    def _text(self, reply: Any, messages: list[dict[str, Any]]) -> str:
         try:
             text = reply.choices[0].message.content or ""
         except (AttributeError, IndexError, TypeError):
             raise Transient("the reply of the server is no chat completion") from None
         usage = getattr(reply, "usage", None)
-        guess_in = sum(len(turn["content"]) for turn in messages) // CHARACTERS_PER_TOKEN
+        guess_in = sum(len(_plain(turn["content"])) for turn in messages) // CHARACTERS_PER_TOKEN
         self.spent.tokens_in += getattr(usage, "prompt_tokens", None) or guess_in
         self.spent.tokens_out += getattr(usage, "completion_tokens", None) or len(text) // CHARACTERS_PER_TOKEN
         return str(text)
+
+
+def _plain(content: Any) -> str:
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
 def retry_after_s(value: str | None, now: Callable[[], float] = time.time) -> float | None:

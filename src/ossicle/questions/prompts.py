@@ -36,6 +36,7 @@ class Prompt:
         pairs: Questions asked for.
         facts: Which facts it names, where the clip has them.
         paragraph: Ask for a paragraph first.
+        questions: Put to a model that hears the clip (see `listening`); empty = the model writes them from facts.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Prompt:
     pairs: int
     facts: tuple[str, ...]
     paragraph: bool = False
+    questions: tuple[str, ...] = ()
 
 
 @cache
@@ -65,8 +67,9 @@ def prompt(name: str, pairs: int | None = None) -> Prompt:
         name=name,
         version=str(book()["version"]),
         pairs=pairs or spec["pairs"],
-        facts=tuple(spec["facts"]),
+        facts=tuple(spec.get("facts", ())),
         paragraph=spec.get("paragraph", False),
+        questions=tuple(spec.get("questions", ())),
     )
 
 
