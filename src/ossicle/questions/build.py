@@ -1,7 +1,7 @@
 """The whole engine from one recipe: import, describe, ask, filter, mix, shard; each step once, until it changes.
 
-    recipe ─► import ─► describe ─► closed ┐
-                              └───► open ──┴─► filter ─► mix ─► shards · data card
+    recipe ─► import ─► describe ─► subset? ─► closed ┐
+                                         └───► open ──┴─► filter ─► mix (composition?) ─► shards · data card
     OUT/steps.json: step ─► hash(settings, what it read)            the same hash: the step is not run again
     board:          [3/9] sounds/describe: 4096 clips … 5000 in, 4990 out, 61 s
 
@@ -31,10 +31,11 @@ from ossicle.data.shards import write_shards
 from ossicle.data.store import unit_key
 from ossicle.errors import ConfigError, suggest
 from ossicle.questions.ask_model import Asking
+from ossicle.questions.composition import Made, Share, table, weighted
 from ossicle.questions.endpoint import EndpointConfig
 from ossicle.questions.filter import FilterConfig
 from ossicle.questions.generate import Plan
-from ossicle.questions.whole import closed_file, filter_file, open_file
+from ossicle.questions.whole import closed_file, filter_file, open_file, subset_file
 
 BOARD_EVERY_S = 5.0
 FOLDER = Path(__file__).parents[1] / "recipes" / "data"
@@ -64,12 +65,25 @@ class Open(Section):
     pairs: int | None = None
 
 
+class Subset(Section):
+    """Only the clips of a part that meet LTU-AS's three conditions for speech and sound together.
+
+    Attributes:
+        reading: Of its condition on the share of time without speech: `below` or `above` 20 %.
+        per_label: Clips of a label.
+    """
+
+    reading: str = "below"
+    per_label: int = Field(default=500, ge=1)
+
+
 class Part(Section):
     """One dataset and what is made of it.
 
     Attributes:
         root: Where it lies; `${VARIABLES}` are filled in.
         adapter: Its layout.
+        subset: Take only clips that meet three conditions; None = all.
         closed: Closed questions; None = none.
         open: Open questions; None = none, and none without an endpoint.
         times: How often its questions come in the mix.
@@ -79,6 +93,7 @@ class Part(Section):
 
     root: str
     adapter: str = "auto"
+    subset: Subset | None = None
     closed: Closed | None = Closed()
     open: Open | None = None
     times: float = 1.0
@@ -101,7 +116,8 @@ class BuildRecipe(Section):
         transcribe: Who gives words where the owner gives none: `ctc`, or a Whisper; None = nobody.
         tag: Who gives labels where the owner gives none: `nano`, a model folder, an audio classifier; None = nobody.
         seed: Of wordings and of the mix.
-        total: Rows of the mix; None = all.
+        total: Rows of the mix; None = all, or as many as the composition allows.
+        composition: Shares of the mix by name; empty = in proportion to sizes and `times`.
         shards: Write WebDataset shards too.
     """
 
@@ -117,6 +133,7 @@ class BuildRecipe(Section):
     tag: str | None = None
     seed: int = 0
     total: int | None = None
+    composition: dict[str, Share] = Field(default={})
     shards: bool = False
 
 
@@ -167,20 +184,20 @@ class Build:
         Raises:
             UserError: A part that is not optional is not there, or a step fails for a reason of the user's.
         """
-        entries = []
+        made: list[Made] = []
         there = self._there()
         self.total = sum(self._steps_of(self.recipe.parts[name]) for name in there) + 1 + self.recipe.shards
         for name, root in there.items():
             part = self.recipe.parts[name]
             times, cap = part.times, part.max_samples
-            for path in self._part(name, part, root):
-                entries.append(BlendEntry(path=str(path), times=times, max_samples=cap))
-        if not entries:
+            for kind, path in self._part(name, part, root):
+                made.append(Made(kind=f"{name}/{kind}", entry=BlendEntry(path=str(path), times=times, max_samples=cap)))
+        if not made:
             raise ConfigError(f"{self.recipe.name}: no part is there: {', '.join(self.absent)}; set their 'root'")
         mixed = self.out / "questions.jsonl"
-        seed, total = self.recipe.seed, self.recipe.total
-        made = [Path(entry.path) for entry in entries]
-        self._step("mix", made, lambda: self._mix(entries, mixed), str(entries), seed, total)
+        shares = str(self.recipe.composition)
+        files = [Path(one.entry.path) for one in made]
+        self._step("mix", files, lambda: self._mix(made, mixed), str(made), shares, self.recipe.seed, self.recipe.total)
         if self.recipe.shards:
             self._step("shards", [mixed], lambda: self._shard(mixed))
         return self._finish(mixed)
@@ -198,8 +215,11 @@ class Build:
         return found
 
     def _steps_of(self, part: Part) -> int:
-        asks = part.open is not None and self.recipe.endpoint is not None
-        return 1 + self.recipe.describe + 2 * (part.closed is not None) + 2 * asks
+        asked = (part.closed is not None) + self._asks(part)
+        return 1 + self.recipe.describe + (part.subset is not None) + 2 * asked
+
+    def _asks(self, part: Part) -> bool:
+        return part.open is not None and self.recipe.endpoint is not None
 
     def _board(self, what: str) -> Callable[[int], None]:
         """Return what tells how far the running step is, every few seconds."""
@@ -211,8 +231,8 @@ class Build:
 
         return tell
 
-    def _part(self, name: str, part: Part, root: Path) -> list[Path]:
-        """Return the filtered questions of one part."""
+    def _part(self, name: str, part: Part, root: Path) -> list[tuple[str, Path]]:
+        """Return the filtered questions of one part, closed and open."""
         folder = self.out / name
         clips, described = folder / "clips.jsonl", folder / "described.jsonl"
         self._step(
@@ -231,6 +251,12 @@ class Build:
                 *heard,
             )  # fmt: skip
         told = described if self.recipe.describe else clips
+        if part.subset is not None:
+            told = self._subset(name, part.subset, told)
+            if not told.stat().st_size:
+                self.begun += 2 * (part.closed is not None) + 2 * self._asks(part)
+                self.note(f"{name}: no clip meets the conditions; see the card for the reasons")
+                return []
         made = []
         if part.closed is not None:
             plan = Plan(
@@ -246,7 +272,7 @@ class Build:
                 lambda: closed_file(told, path, plan, jobs=self.jobs, engine=self.engine).report(),
                 str(plan),
             )
-            made.append(self._filtered(f"{name}/filter-closed", path))
+            made.append(("closed", self._filtered(f"{name}/filter-closed", path)))
         if part.open is not None and self.recipe.endpoint is not None:
             path, endpoint = folder / "open.jsonl", self.recipe.endpoint
             asking = Asking(prompt=part.open.prompt, pairs=part.open.pairs, paper=self.recipe.paper)
@@ -257,11 +283,20 @@ class Build:
                 endpoint.model, str(asking),
             )  # fmt: skip
             if path.stat().st_size:
-                made.append(self._filtered(f"{name}/filter-open", path))
+                made.append(("open", self._filtered(f"{name}/filter-open", path)))
             else:
                 self.begun += 1
                 self.note(f"{name}: every reply was rejected, no open questions; see the card for the reasons")
         return made
+
+    def _subset(self, name: str, subset: Subset, described: Path) -> Path:
+        path = described.with_name("subset.jsonl")
+        reading, per_label = subset.reading, subset.per_label
+        self._step(
+            f"{name}/subset", [described],
+            lambda: subset_file(described, path, reading=reading, per_label=per_label).report(), str(subset),
+        )  # fmt: skip
+        return path
 
     def _filtered(self, step: str, path: Path) -> Path:
         kept = path.with_suffix(".kept.jsonl")
@@ -274,8 +309,12 @@ class Build:
         )  # fmt: skip
         return kept
 
-    def _mix(self, entries: list[BlendEntry], mixed: Path) -> dict[str, Any]:
-        result = blend(entries, mixed, seed=self.recipe.seed, total=self.recipe.total)
+    def _mix(self, made: list[Made], mixed: Path) -> dict[str, Any]:
+        entries, total, told = [one.entry for one in made], self.recipe.total, {}
+        if self.recipe.composition:
+            entries, most, shares = weighted(made, self.recipe.composition)
+            total, told = total or most, {"composition": shares}
+        result = {**told, **blend(entries, mixed, seed=self.recipe.seed, total=total)}
         rows = sum(result["taken"].values())
         return {"in": rows, "out": rows, **result}
 
@@ -330,6 +369,8 @@ def data_card(recipe: BuildRecipe, found: dict[str, Any], steps: dict[str, Any],
     for name, step in steps.items():
         lost = ", ".join(f"{number} {reason}" for reason, number in step.get("skipped", {}).items())
         lines.append(f"| {name} | {step.get('in', '')} | {step.get('out', '')} | {lost} |")
+    if recipe.composition:
+        lines += ["", *table(steps["mix"]["composition"])]
     lines += ["", f"Parts that were not there: {', '.join(absent) or 'none'}.", ""]
     lines += ["Terms of the recordings: " + ", ".join(f"{name} ({n})" for name, n in found["licences"].items()) + "."]
     return "\n".join([*lines, "", "## Recipe", "", "```yaml", dump(recipe).rstrip(), "```", ""])
