@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -69,6 +71,124 @@ def test_mistakes_are_one_line_and_exit_two(sounds, tmp_path, capsys):
         assert error.startswith("ossicle: error:")
         assert len(error.strip().splitlines()) == 1
     assert not out.exists()
+
+
+@contextmanager
+def full_disk(largest):
+    """No file may grow beyond so many bytes, as the operating system sees to: writing more fails as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_one_line_leaves_nothing_half_written_and_is_gone_on_from(
+    sounds, tmp_path, capsys, monkeypatch, tiny_model
+):
+    monkeypatch.chdir(tmp_path)
+    for words in (["import", sounds, "--out", "c.jsonl"], ["describe", "c.jsonl", "--out", "d.jsonl"],
+                  ["generate", "d.jsonl", "--out", "q.jsonl"]):  # fmt: skip
+        assert command(capsys, *words)[0] == 0
+    there = {path for path in tmp_path.rglob("*") if path.is_file()}
+    for verb, out, *words in (
+        ("import", "new/c.jsonl", sounds),
+        ("describe", "new/d.jsonl", "c.jsonl"),
+        ("generate", "new/q.jsonl", "d.jsonl"),
+        ("filter", "new/f.jsonl", "q.jsonl"),
+        ("mix", "new/m.jsonl", "q.jsonl*2"),
+        ("shard", "new/shards", "q.jsonl"),
+        ("cache", "new/features", "q.jsonl", "--model", tiny_model),
+        ("build", "new/built", "folder", f"parts.sounds.root={sounds}"),
+    ):
+        with full_disk(600):
+            code, error = command(capsys, verb, *words, "--out", out)
+        told = [line for line in error.splitlines() if line.startswith("ossicle: error:")]
+        assert (verb, code, error.splitlines()[-1:]) == (verb, 2, told), error
+        assert "Traceback" not in error
+        assert "cannot be written" in error or "full" in error
+        made = {path for path in tmp_path.rglob("*") if path.is_file()} - there
+        kept = {path for path in made if path.name == "lock" or path.name.startswith("part-")}  # finished units
+        assert made - kept == set(), verb
+        code, _ = command(capsys, verb, *words, "--out", out)
+        assert (verb, code) == (verb, 0)
+        there = {path for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_wrong_columns_no_budget_and_clips_that_cannot_be_read(sounds, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text("file_id,label\n1,dog\n")
+    (tmp_path / "c.jsonl").write_text(json.dumps({"path": str(sounds / "hum/broken.wav"), "labels": ["hum"]}) + "\n")
+    (tmp_path / "no-path.jsonl").write_text('{"labels": ["hum"]}\n')
+    (tmp_path / "rows.jsonl").write_text('{"question": "?"}\n')
+    before = sorted(path.name for path in tmp_path.iterdir())
+    ask = ["generate", "c.jsonl", "--endpoint", "http://127.0.0.1:9/v1#m"]
+    for words, what in (
+        (["import", "t.csv"], "no column with the path; found: file_id, label"),
+        (["describe", "no-path.jsonl"], "row 1 has no text 'path'"),
+        (["describe", "c.jsonl"], "no clip can be measured"),
+        (["filter", "rows.jsonl"], "no messages"),
+        (["generate", "c.jsonl", "--task", "gander"], "did you mean 'gender'"),
+        ([*ask, "--max-usd", "0", "--price-in", "1"], "budget of nothing"),
+        ([*ask, "--max-tokens", "0"], "budget of nothing"),
+        ([*ask, "--max-seconds", "0"], "budget of nothing"),
+        ([*ask, "--prompt", "sownd"], "did you mean 'sound'"),
+        (["mix", "lost.jsonl"], "no such file"),
+        (["shard", "c.jsonl", "--read"], "shard"),
+        (["explain", "9", "--in", "rows.jsonl"], "no row '9'"),
+        (["stats", "lost.jsonl"], "no such file"),
+        (["build", "fodler"], "did you mean 'folder'"),
+    ):
+        out = [] if words[0] in ("explain", "stats") else ["--out", "out.jsonl"]
+        code, error = command(capsys, *words, *out)
+        assert (words, code, len(error.strip().splitlines())) == (words, 2, 1)
+        assert what in error, error
+    left = {path.name for path in tmp_path.iterdir()} - set(before)
+    assert left <= {"out.work"}  # what was found out about clips, to go on from
+
+
+def test_stats_count_and_draw(sounds, tmp_path, capsys):
+    matplotlib = pytest.importorskip("matplotlib.image")
+    clips, picture = tmp_path / "clips.jsonl", tmp_path / "pictures/labels.png"
+    command(capsys, "import", sounds, "--out", clips, "--licence", "CC0")
+    _, result = command(capsys, "stats", clips, "--picture", picture)
+    assert result["licences"] == {"CC0": 25}
+    assert result["labels"] == {"hum": 13, "hiss": 12}
+    drawn = matplotlib.imread(picture)
+    assert drawn.shape[0] > 300
+    blue = (abs(drawn[..., :3] - (0.231, 0.431, 0.647)).max(-1) < 0.02).sum(1)  # the bars
+    rows = np.flatnonzero(blue)
+    assert len(rows) > 100
+    assert run(["data", "stats", str(clips)]) == 0
+    told = capsys.readouterr().out
+    assert "labels (2): hum 13, hiss 12" in told
+    assert "balance of labels: 1.00" in told
+
+
+def test_features_are_kept_counted_and_checked(sounds, tmp_path, capsys, tiny_model):
+    clips, questions = tmp_path / "c.jsonl", tmp_path / "q.jsonl"
+    command(capsys, "import", sounds, "--out", clips)
+    command(capsys, "describe", clips, "--out", tmp_path / "d.jsonl")
+    command(capsys, "generate", tmp_path / "d.jsonl", "--out", questions, "--task", "label")
+    words = ["cache", questions, "--model", tiny_model, "--out", tmp_path / "features", "--dtype", "int8"]
+    _, planned = command(capsys, *words, "--dry-run")
+    assert (planned["recordings"], planned["seconds"]) == (24, 18.0)
+    assert planned["bytes"] > 1000
+    assert not (tmp_path / "features").exists()
+    _, made = command(capsys, *words)
+    assert (made["kept"], made["new"], made["damaged"]) == (24, 24, 0)
+    assert 0 < made["loss"]["sound"] < 0.02
+    (shard,) = (tmp_path / "features").rglob("shard-*.safetensors")
+    assert shard.stat().st_size == made["bytes"]
+    _, again = command(capsys, *words)
+    assert (again["kept"], again["new"]) == (24, 0)
+    data = bytearray(shard.read_bytes())
+    data[-20] ^= 0xFF
+    shard.write_bytes(data)
+    _, mended = command(capsys, *words, "--verify")
+    assert (mended["damaged"], mended["new"], mended["kept"]) == (1, 1, 24)
+    assert command(capsys, *words, "--verify")[1]["damaged"] == 0
 
 
 def test_a_recipe_is_built_once_with_a_card_and_every_row_is_explained(sounds, tmp_path, capsys):

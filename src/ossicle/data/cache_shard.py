@@ -106,15 +106,19 @@ def write(path: Path, tensors: dict[str, Tensor], energies: Energies) -> None:
     Raises:
         DataError: The disk is full, or the folder cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     temporary = path.with_suffix(f".writing{os.getpid()}")
     try:
         save_file(tensors, temporary, metadata={"energies": json.dumps(energies)})
-    except OSError as error:
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(
+            f"feature cache {path.parent}: cannot be written ({error}); whole files are kept, so run it again"
+        ) from None
+    finally:
         temporary.unlink(missing_ok=True)
-        raise DataError(f"feature cache {path.parent}: cannot be written ({error.strerror or error})") from None
-    temporary.replace(path)
 
 
 class Shard:

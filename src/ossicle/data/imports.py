@@ -104,18 +104,20 @@ def describe_file(
             hear=hear,
             progress=progress,
         )
-        write_rows(out, (row_of(_keep(clip, kept)) for clip in found))
-    if not kept:
-        raise DataError(f"{clips}: no clip can be measured: {tally.text()}")
+        write_rows(out, _kept(found, kept, clips, tally))
     cuts = fit_levels(kept)
     with writing(levels_path(out)) as file:
         json.dump({"unit_of": "facts of the same name", "cuts": cuts, "clips": len(kept)}, file, indent=1)
     return tally, cuts, sum(clip.facts["duration_s"] for clip in kept)
 
 
-def _keep(clip: Clip, kept: list[Clip]) -> Clip:
-    kept.append(clip)
-    return clip
+def _kept(found: Iterator[Clip], kept: list[Clip], clips: Path, tally: Tally) -> Iterator[dict[str, Any]]:
+    """Yield the rows of clips and keep these; that there is none is found while nothing has been written yet."""
+    for clip in found:
+        kept.append(clip)
+        yield row_of(clip)
+    if not kept:
+        raise DataError(f"{clips}: no clip can be measured: {tally.text()}")
 
 
 def read_levels(path: Path) -> dict[str, list[float]] | None:

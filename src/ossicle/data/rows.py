@@ -58,6 +58,7 @@ def writing(path: Path) -> Iterator[TextIO]:
         DataError: It cannot be written: no such folder, no permission, a full disk.
     """
     temporary = path.with_name(path.name + ".writing")
+    new_folder = not path.parent.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8") as file:
@@ -67,6 +68,8 @@ def writing(path: Path) -> Iterator[TextIO]:
         raise DataError(f"{path}: cannot be written ({error.strerror or error}); nothing was changed") from None
     finally:
         temporary.unlink(missing_ok=True)
+        if new_folder and path.parent.is_dir() and not any(path.parent.iterdir()):
+            path.parent.rmdir()
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> int:
