@@ -30,6 +30,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--root", type=Path, default=os.environ.get("OSSICLE_DATA"))
     parser.add_argument("--limit", type=int, default=LIMIT)
     parser.add_argument("--beside", nargs="*", default=[])
+    parser.add_argument("--note", default="", help="what a reader of the card has to know about the model")
     parser.add_argument("--to", type=Path, default=CARDS)
     chosen = parser.parse_args(words)
     if chosen.root is None:
@@ -42,6 +43,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def write_cards(model: str, chosen: argparse.Namespace) -> None:
     """Run one model on every suite and copy its cards."""
     answerer, identity = open_model(model)
+    identity |= {"note": chosen.note} if chosen.note else {}
     rivals = open_rivals(chosen.beside)
     for suite in chosen.suites:
         limit = chosen.limit or None

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,32 @@ def test_other_caption_metrics_and_what_is_missing():
     missing = set(OPTIONAL) - set(perfect)
     assert set(perfect["not_measured"]) == missing
     assert all(perfect["not_measured"].values())
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"), [("spice", "aac-metrics-download, and install a Java"), ("fense", "two text")]
+)
+def test_captions_say_what_spice_and_fense_lack(name, beside, monkeypatch):
+    monkeypatch.setitem(sys.modules, f"aac_metrics.functional.{name}", None)
+    reason = caption_metrics(["a dog barks"], [["a dog barks"]])["not_measured"][name]
+    assert reason.startswith("aac-metrics is not installed: pip install aac-metrics")
+    assert beside in reason
+
+
+def test_a_caption_metric_whose_download_is_missing_says_so(monkeypatch):
+    """As aac-metrics does without its Java programs; the other metrics are there all the same."""
+    broken = types.ModuleType("aac_metrics.functional.spice")
+
+    def spice(captions, references):
+        raise FileNotFoundError("Cannot find SPICE JAR file 'spice-1.0.jar'")
+
+    broken.spice = spice
+    monkeypatch.setitem(sys.modules, "aac_metrics", types.ModuleType("aac_metrics"))
+    monkeypatch.setitem(sys.modules, "aac_metrics.functional", types.ModuleType("aac_metrics.functional"))
+    monkeypatch.setitem(sys.modules, "aac_metrics.functional.spice", broken)
+    found = caption_metrics(["a dog barks"], [["a dog barks"]])
+    assert found["not_measured"]["spice"] == "Cannot find SPICE JAR file 'spice-1.0.jar'"
+    assert found["rouge_l"] == pytest.approx(1.0)
 
 
 @pytest.mark.slow

@@ -20,6 +20,10 @@ from typing import Any
 from ossicle.errors import require
 
 OPTIONAL = ("meteor", "spice", "fense")
+NEEDS = {
+    "spice": ", run aac-metrics-download, and install a Java runtime",
+    "fense": "; it downloads two text models at its first use",
+}
 logger = logging.getLogger(__name__)
 
 
@@ -71,7 +75,7 @@ def _optional(
     except ModuleNotFoundError:
         if name == "meteor":
             return _meteor(captions, references)
-        return None, "aac-metrics is not installed: pip install aac-metrics"
+        return None, f"aac-metrics is not installed: pip install aac-metrics{NEEDS[name]}"
     try:
         corpus, _ = measure(list(captions), [list(texts) for texts in references])
     except (OSError, RuntimeError, ValueError, ImportError) as error:  # Java or a model is missing

@@ -166,6 +166,7 @@ def page(card: Mapping[str, Any]) -> str:
     lines = [
         f"# {model.get('name', 'model')} on suite {setting['suite']}",
         "",
+        *([model["note"], ""] if model.get("note") else []),
         table(card["tasks"]),
         "",
         "Value with its 95 % interval; gain = value − the best of blind, shuffled, majority. "
