@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from ossicle.audio.io import load_audio
-from ossicle.bench.serve import ask, body, clip, gather
+from ossicle.bench.clients import ask, body, clip, gather
+from ossicle.bench.serve import Setting, run
+from ossicle.errors import ConfigError
 from ossicle.serve.keys import Keys
 from ossicle.serve.limits import ApiError, Limits
 from ossicle.serve.state import State
@@ -35,6 +37,11 @@ def test_the_client_reads_streams_usage_and_refusals():
         state.worker.refuse = ApiError("busy", status=429, code="overloaded", retry_s=2)
         refused = asyncio.run(ask(url, body(random, 0, tokens=4)))
         assert (refused.status, refused.error, refused.tokens) == (429, "overloaded", 0)
+
+
+def test_an_unknown_part_is_refused():
+    with pytest.raises(ConfigError, match="no part 'fast'; expected some of throughput, "):
+        run(Setting(), ["fast", "mixed"])
 
 
 @pytest.mark.slow

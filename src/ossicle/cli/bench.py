@@ -79,6 +79,10 @@ def serve(
     repeats: Annotated[int, typer.Option(help="Clips of which a second question is asked.", min=1)] = 5,
     long: Annotated[int, typer.Option(help="Long questions of the mixed load.", min=1)] = 8,
     short: Annotated[int, typer.Option(help="Short questions of the mixed load.", min=1)] = 56,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="throughput, handles, plits, steady, mixed or burst; repeat it; without, all."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the clips.")] = 0,
     json: JsonOption = False,
 ) -> None:
@@ -86,28 +90,16 @@ def serve(
 
     Example: ossicle bench serve nano --json
     """
-    from ossicle.bench.serve import Setting, run
+    from ossicle.bench.serve import PARTS, Setting, lines, run
 
     output.note(f"bench serve: {model}, {concurrency} at once, {tokens} tokens each")
     result = run(
-        Setting(model=model, concurrency=concurrency, tokens=tokens, repeats=repeats, long=long, short=short, seed=seed)
+        Setting(
+            model=model, concurrency=concurrency, tokens=tokens, repeats=repeats, long=long, short=short, seed=seed
+        ),
+        part or PARTS,
     )
-    speed, second, gaps, mixed = (result[name] for name in ("throughput", "handles", "gaps", "mixed"))
-    plits = result["plits"]
-    lines = [
-        f"{concurrency} at once: {speed['many']['tokens_per_s']:.0f} tokens/s, one at a time "
-        f"{speed['one']['tokens_per_s']:.0f}: {speed['ratio']:.2f}x (goal at least {speed['goal']:g})",
-        f"first token, 30 s clip: {second['first_s'] * 1000:.0f} ms, another question under another system prompt "
-        f"{second['second_s'] * 1000:.0f} ms: {second['ratio']:.2f}x (goal at most {second['goal']:g})",
-        f"  PLITS and a prefix cache, in process: {plits['first_s'] * 1000:.0f} ms, other system prompt "
-        f"{plits['ratio_other']:.2f}x, same one {plits['ratio_same']:.2f}x",
-        f"gaps between pieces: median {gaps['median_s'] * 1000:.1f} ms, 99 % {gaps['p99_s'] * 1000:.1f} ms: "
-        f"{gaps['ratio']:.1f}x (goal at most {gaps['goal']:g})",
-        f"short among {long} long: first token {mixed['unloaded_s'] * 1000:.0f} ms unloaded, median "
-        f"{mixed['median_s'] * 1000:.0f}, worst {mixed['worst_s'] * 1000:.0f} ms: {mixed['ratio']:.1f}x "
-        f"(goal at most {mixed['goal']:g})",
-    ]
-    output.emit(result, json=json, text="\n".join(lines))
+    output.emit(result, json=json, text="\n".join(lines(result)))
 
 
 @app.command()

@@ -161,7 +161,11 @@ class Endpoints:
         self.state.check_model(asked.model)
         self.state.ready()
         scope = request.scope["state"]["ossicle_scope"]
-        messages, clips = await concurrency.run_in_threadpool(self.state.media.read, asked.messages, scope)
+        read, messages = self.state.media.read, asked.messages
+        if any(message.has_audio for message in messages):
+            messages, clips = await concurrency.run_in_threadpool(read, messages, scope)
+        else:  # a short question need not wait for a thread
+            messages, clips = read(messages, scope)
         wanted = asked.max_completion_tokens or asked.max_tokens or 256
         sampling = Sampling(
             max_tokens=min(wanted, self.state.limits.max_tokens),

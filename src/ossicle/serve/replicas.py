@@ -22,6 +22,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from ossicle.errors import require
+from ossicle.serve.cores import share_the_machine
 from ossicle.serve.gate import Gate
 from ossicle.serve.limits import ApiError
 from ossicle.serve.metrics import merged
@@ -32,7 +33,6 @@ from ossicle.serve.run import (
     listening,
     log_requests,
     server_of,
-    share_the_machine,
 )
 from ossicle.serve.state import State
 

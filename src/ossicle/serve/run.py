@@ -8,7 +8,6 @@ Source: our choice.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import logging
 import signal
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ossicle.errors import CheckpointError, ConfigError, require
+from ossicle.serve.cores import share_the_machine
 from ossicle.serve.keys import Keys, is_loopback
 from ossicle.serve.limits import Limits
 from ossicle.serve.state import State
@@ -28,9 +28,6 @@ from ossicle.serve.state import State
 DRAIN_S = 30
 HEAD_S = 10.0
 """Seconds in which a new connection must send the head of a request; then it is closed."""
-MALLOC = {-3: 32 << 20, -1: 256 << 20, -8: 4}
-"""glibc's settings: bytes from which memory comes from the kernel and goes back (M_MMAP_THRESHOLD), free bytes that are
-kept (M_TRIM_THRESHOLD), and how many pools threads share (M_ARENA_MAX), so that not each keeps its own."""
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -97,19 +94,6 @@ def serve(settings: Settings, tell: Callable[[str], None] = lambda line: None) -
             state.worker.close()
     if failed:
         raise failed[0]
-
-
-def share_the_machine() -> None:
-    """Let the threads that hear, answer and talk to clients share Python's lock and the process's memory.
-
-    A thread that wants the lock waits for at most a millisecond, not five: a short question has few of them. And memory
-    that was given back is kept for what comes next: the kernel fills fresh pages with zeros, thousands for a clip.
-    """
-    sys.setswitchinterval(0.001)
-    with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
-        adjust = ctypes.CDLL(None).mallopt
-        for what, value in MALLOC.items():
-            adjust(what, value)
 
 
 def server_of(state: State, *, app: Any = None, drain_s: int = DRAIN_S, head_s: float = HEAD_S) -> Any:

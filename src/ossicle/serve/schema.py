@@ -71,6 +71,11 @@ class Message(Wire):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[Part] | None = None
 
+    @property
+    def has_audio(self) -> bool:
+        """Whether one of its parts is audio."""
+        return isinstance(self.content, list) and any(part.type != "text" for part in self.content)
+
 
 class StreamOptions(Wire):
     """What a stream ends with."""

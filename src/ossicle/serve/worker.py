@@ -28,6 +28,7 @@ from ossicle.inference.engine import Engine
 from ossicle.inference.handles import Ahead, Listener
 from ossicle.inference.store import HandleStore
 from ossicle.serve.batch import Batch, Said
+from ossicle.serve.cores import half_of_the_cores
 from ossicle.serve.decoding import Generation, speakable
 from ossicle.serve.job import Done, Event, Failed, Job
 from ossicle.serve.limits import ApiError, Limits
@@ -126,7 +127,8 @@ class Worker:
 
     def _listen(self, ear: int) -> None:
         """Hear clips, some jobs at a time."""
-        self._take_a_share()
+        if self._cores:
+            half_of_the_cores(self._cores)
         while True:
             with self._wake:
                 while not (jobs := self._to_hear(ear)):
@@ -139,11 +141,6 @@ class Worker:
                 self._waiting.heard(jobs)
                 self._heard.extend(heard)
                 self._wake.notify_all()
-
-    def _take_a_share(self) -> None:
-        """Give the thread that calls half of the cores; PyTorch counts them by thread."""
-        if self._cores:
-            torch.set_num_threads(max(1, self._cores // 2))
 
     def _to_hear(self, ear: int) -> list[Job]:
         """Take the jobs that an ear hears next out of the queue."""
@@ -173,7 +170,8 @@ class Worker:
         return None
 
     def _loop(self) -> None:
-        self._take_a_share()
+        if self._cores:
+            half_of_the_cores(self._cores)
         while True:
             with self._wake:
                 while not (self._heard or len(self._batch) or self._calls or self._closing):
