@@ -170,6 +170,23 @@ def load(model: type[S], path: Path, overrides: Sequence[str] = ()) -> S:
     return document.check(model)
 
 
+def from_overrides(model: type[S], overrides: Sequence[str], *, name: str) -> S:
+    """Return checked settings from overrides `a.b=c` of the defaults.
+
+    Args:
+        model: The schema.
+        overrides: Applied in order.
+        name: Where they come from, for the message.
+
+    Raises:
+        ConfigError: One line.
+    """
+    document = Document({}, name=name)
+    for override in overrides:
+        document.set(override)
+    return document.check(model)
+
+
 def dump(section: BaseModel) -> str:
     """Return settings as YAML that gives the same settings again: the resolved config, every default written out."""
     return yaml.safe_dump(section.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)

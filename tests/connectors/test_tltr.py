@@ -44,6 +44,25 @@ def test_parameter_count_of_ltu_as():
     assert sum(parameter.numel() for parameter in connector.parameters()) - projection == 39_352_320
 
 
+WHISPER_SIZES = {"large": (32, 1280), "medium": (24, 1024), "small": (12, 768), "base": (6, 512), "tiny": (4, 384)}
+TAGGERS = [("large", None, 40.0), ("medium", None, 25.8), ("small", None, 14.6), ("base", None, 6.6)]
+TAGGERS += [("tiny", None, 3.8), ("large", 512, 7.2), ("medium", 512, 7.1), ("small", 512, 6.9)]
+"""Whisper, inner width, and the tagger's parameters in millions as Whisper-AT's page gives them."""
+
+
+@pytest.mark.parametrize(("size", "inner", "millions"), TAGGERS)
+def test_a_tagger_for_any_whisper_has_the_published_size(size, inner, millions):
+    layers, width = WHISPER_SIZES[size]
+    facts = EncoderFacts(dim=layers * width, rate_hz=2.5, num_layers=layers)
+    with torch.device("meta"):
+        connector = build_connector({**PLAIN, "inner": inner}, facts, 4096)
+        head = torch.nn.Sequential(torch.nn.LayerNorm(inner or width), torch.nn.Linear(inner or width, 527))
+    count = sum(p.numel() for name, p in connector.named_parameters() if not name.startswith("projection"))
+    assert (
+        abs((count + sum(p.numel() for p in head.parameters())) / 1e6 - millions) < 0.1
+    )  # their page cuts, or rounds up
+
+
 @pytest.mark.parametrize("case", [0, 1, 2])
 def test_equals_the_official_blocks(golden_root, case):
     golden = load_file(golden_root / "ltu" / "ltuas_tltr.safetensors")
@@ -139,7 +158,9 @@ def test_from_whisper_taps_to_audio_tokens(golden_root):
         weights = _weights(golden, "weights.")
         connector.load_state_dict({name: value for name, value in weights.items() if not name.startswith("encoder.")})
         with torch.no_grad():
+            fused = connector.fuse(_tokens(layers))[0]
             got = connector(_tokens(layers)).values[0]
+        assert (fused - golden[f"{clip}.tltr_output"]).abs().max() < 1e-5
         assert (got - golden[f"{clip}.audio_tokens"]).abs().max() < 1e-5
 
 

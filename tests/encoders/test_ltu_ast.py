@@ -44,6 +44,28 @@ def test_equals_the_official_tokens(golden_root, golden, encoder):
             assert (normed @ weight.T + bias - golden[f"{clip}.audio_tokens"]).abs().max() < 1e-4
 
 
+def test_states_on_the_way_are_the_official_ones(golden_root, golden, encoder):
+    from ossicle.audio.features import num_kaldi_frames
+    from ossicle.encoders.ltu_ast import start_positions
+
+    states = []
+    hook = encoder.norm.register_forward_hook(lambda *call: states.append(call[2]))
+    with torch.no_grad():
+        got = encoder.encode_features(golden["short.input"])[0]
+    hook.remove()
+    assert (states[0][0] - golden["short.encoder_output"]).abs().max() < 2e-5
+    assert (got - golden["short.tokens_after_div50"]).abs().max() < 1e-5
+    clips = load_file(golden_root / "ltu" / "clips.safetensors")
+    for clip in ("short", "long"):
+        assert num_kaldi_frames(len(clips[clip])) == int(golden[f"{clip}.fbank_frames_before_pad"])
+        samples = (clips[clip] / 32768)[None, : encoder.config.window_samples]
+        with torch.no_grad():
+            tokens = encoder(samples, torch.tensor([samples.shape[1]])).values[0]
+        assert (tokens - golden[f"{clip}.tokens_after_div50"]).abs().max() < 1e-4
+    assert (start_positions(32) - golden["sincos_position_init"]).abs().max() < 1e-5
+    assert torch.equal(build_encoder({"kind": "ltu_ast", "dim": 32, "heads": 4}).positions[0], start_positions(32))
+
+
 def test_all_layers_without_the_final_norm(golden, encoder):
     layered = build_encoder({"kind": "ltu_ast", "dim": 32, "heads": 4, "layers": "all"}).eval()
     layered.load_state_dict(encoder.state_dict())

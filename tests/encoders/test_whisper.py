@@ -7,6 +7,7 @@ import torch
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as Network
 
+from ossicle.audio.features import ltu_whisper_log_mel
 from ossicle.encoders.base import build_encoder
 from ossicle.errors import CheckpointError, ConfigError
 
@@ -128,9 +129,18 @@ def test_taps_of_ltu_as(golden_root, clip):
     assert not encoder.facts.windowed
     assert encoder.config.num_tokens(samples.shape[1]) == 25 == tokens.valid.sum()
     assert (got - golden[f"{clip}.features"]).abs().max() < 5e-5
+    starts = []
+    encoder.model.layers[0].register_forward_pre_hook(lambda block, args: starts.append(args[0]))
     with torch.no_grad():
         from_mel = encoder.encode_features(golden[f"{clip}.log_mel"][None])[0].unflatten(-1, (4, 64)).transpose(0, 1)
     assert (from_mel - golden[f"{clip}.features"]).abs().max() < 1e-5
+    dropped = starts[0][0].unflatten(0, (25, 20)).mean(1)  # the map before the first block, which is no tap
+    assert (dropped - golden[f"{clip}.dropped_block_input_pooled"]).abs().max() < 1e-5
+    assert (from_mel[0] - dropped).abs().max() > 0.1
+    whole = ltu_whisper_log_mel(samples, torch.tensor([samples.shape[1]]), num_mels=80, num_frames=3000)
+    frames = int(golden[f"{clip}.log_mel_frames_before_pad"])
+    assert whole[0, :, frames:].eq(0).all() and whole[0, :, frames - 1].ne(0).any()
+    assert (whole.max() - golden[f"{clip}.log_mel_max_before_crop"]).abs() < 5e-5
 
 
 def _transformers_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -31,5 +31,20 @@ def test_means_by_router_and_group(tmp_path):
     assert (tmp_path / "usage.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_the_heat_map_shows_every_weight_by_router_group_and_encoder(tmp_path, monkeypatch):
+    figure = pytest.importorskip("matplotlib.figure")
+    usage, drawn = Usage(), []
+    usage.add(["rain", "speech"], _routes([[1.0, 0.0], [0.2, 0.4]]))
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, path: drawn.append(self))
+    usage.picture(tmp_path / "usage.png")
+    panels = [axes for axes in drawn[0].axes if axes.get_images() and axes.get_title()]
+    assert [axes.get_title() for axes in panels] == ["a router", "b router"]
+    for axes in panels:
+        assert axes.get_images()[0].get_array().ravel().tolist() == pytest.approx([1.0, 0.0, 0.2, 0.4])
+        assert [text.get_text() for text in axes.texts] == ["1.00", "0.00", "0.20", "0.40"]
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["ast", "tiny"]
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == ["rain (1)", "speech (1)"]
+
+
 def test_nothing_counted_is_an_empty_table():
     assert Usage().table() == {} and Usage().text() == ""

@@ -16,8 +16,9 @@ from ossicle.data.describe import describe
 from ossicle.data.imports import import_clips
 from ossicle.data.rows import Tally, read_rows, row_of, write_rows
 from ossicle.questions import declining
-from ossicle.questions.filter import FilterConfig, Filters, Held, apply, joint_subset, restore
+from ossicle.questions.filter import FilterConfig, Filters, Held, apply, restore
 from ossicle.questions.generate import Plan
+from ossicle.questions.joint import JointConfig, joint_subset
 from ossicle.questions.not_answers import is_not_an_answer
 from ossicle.questions.paper_data import keeps
 from ossicle.questions.whole import closed_file, filter_file, subset_file
@@ -149,18 +150,26 @@ def test_a_file_of_an_evaluation_set_is_found_by_its_bytes(tmp_path):
 
 def test_the_three_conditions_in_both_readings():
     def clip(name, label, words, share):
-        facts = {} if share is None else {"non_speech_share": share}
+        facts = {} if share is None else {"non_speech_share": share, "voice_share": 0.5}
         return Clip(path=Path(name), source="s", labels=(label,), transcript=" ".join(["word"] * words), facts=facts)
+
+    def kept(clips, **settings):
+        return [c.path.name for c in joint_subset(clips, Tally(), JointConfig(**{"per_label": 1, **settings}))]
 
     clips = [clip("a", "dog", 6, 0.1), clip("b", "dog", 6, 0.1), clip("c", "cat", 5, 0.1), clip("d", "cow", 9, 0.5)]
     tally = Tally()
-    assert [c.path.name for c in joint_subset(clips, tally, per_label=1)] == ["a"]
+    assert [c.path.name for c in joint_subset(clips, tally, JointConfig(per_label=1))] == ["a"]
     assert tally.skipped == {
-        "its labels are full": 1, "transcript of five words or fewer": 1, "share without speech not below 20%": 1,
+        "its labels are full": 1, "transcript of fewer than 6 words": 1, "share without speech not below 20%": 1,
     }  # fmt: skip
-    assert [c.path.name for c in joint_subset(clips, Tally(), reading="above", per_label=1)] == ["d"]
+    assert kept(clips, reading="above") == ["d"]
+    assert kept(clips, reading="any") == ["a", "d"]
+    assert kept(clips, per_label=None) == ["a", "b"]
+    assert kept(clips, min_words=5) == ["a", "c"]
+    assert kept(clips, share=0.6) == ["a", "d"]
+    assert kept(clips, heard_by="voicing") == [] and kept(clips, heard_by="voicing", share=0.6) == ["a", "d"]
     tally = Tally()
-    assert not list(joint_subset([clip("e", "dog", 8, None)], tally, per_label=1))
+    assert not list(joint_subset([clip("e", "dog", 8, None)], tally, JointConfig()))
     assert tally.skipped == {"share of speech not known": 1}
 
 
@@ -180,7 +189,7 @@ def test_the_three_conditions_on_described_clips(tmp_path):
     write_rows(tmp_path / "described.jsonl", map(row_of, described))
     for reading, kept in (("below", 1), ("above", 2)):
         out = tmp_path / f"{reading}.jsonl"
-        assert subset_file(tmp_path / "described.jsonl", out, reading=reading, per_label=5).given == kept
+        assert subset_file(tmp_path / "described.jsonl", out, JointConfig(reading=reading, per_label=5)).given == kept
 
 
 @pytest.mark.parametrize(("which", "kept"), [("ours", 1), ("paper", 0), ("", 1)])

@@ -276,6 +276,10 @@ def test_generation_takes_the_official_steps(golden, official):
     ids = torch.tensor([_batch(golden, processor, [0])[0][0]])
     mask = processor.pad(ids.tolist())["attention_mask"]
     count = len(golden["greedy0.tokens"])
+    _, placement = model.remember(ids, mask, model.connect(_tokens(golden, 0)))
+    heard = mask[0].bool()
+    assert placement.positions[0, heard].tolist() == golden["greedy0.first_positions"].tolist()
+    assert int(heard.sum()) == int(golden["greedy0.later_positions"][0])
     blocked = list(range(61, model.config.text_config.vocab_size))
     out = model.generate(
         ids,
@@ -308,6 +312,10 @@ def test_padded_rows_generate_as_alone(golden, official):
         last = model(**inputs, audio_tokens=heard).logits[0, -1, :61]
     assert (last - golden["single0.logits"][-1]).abs().max() < 1e-5
     assert (last - golden["padded_generate.last_logits"][0]).abs().max() > 1e-2
+    _, placement = model.remember(inputs["input_ids"], inputs["attention_mask"], model.connect(heard))
+    ours = [row[mask.bool()] for row, mask in zip(placement.positions, inputs["attention_mask"], strict=True)]
+    assert all(row.tolist() == [*range(len(row))] for row in ours)
+    assert golden["padded_generate.position_ids"][0, :25].tolist() != [*range(25)]  # theirs: the pads' ones come first
 
 
 def test_the_verb_writes_a_model_and_a_full_report(golden, recipe, tmp_path, capsys):

@@ -75,17 +75,28 @@ def describe_command(
     tag: Annotated[
         str | None, typer.Option(help="Labels where there are none: nano, a model folder, or an audio classifier.")
     ] = None,
+    levels: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="a=b", help="What five levels are told by: volume=peak_db, cuts.rms_db=[-50,-40,-30,-20]."
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Measure pitch, level, rate, pauses and noise of every clip, and fit five levels to the set."""
+    from ossicle.config import from_overrides
     from ossicle.data.hear import Hearer
     from ossicle.data.imports import describe_file
+    from ossicle.data.set_levels import LevelsConfig
 
+    settings = from_overrides(LevelsConfig, levels or [], name="--levels")
     hear = Hearer(transcribe=transcribe, tag=tag) if transcribe or tag else None
     started = time.monotonic()
-    tally, cuts, seconds = describe_file(clips, out, jobs=jobs, engine=engine, hear=hear, progress=_progress("clips"))
+    tally, fitted, seconds = describe_file(
+        clips, out, jobs=jobs, engine=engine, hear=hear, levels=settings, progress=_progress("clips")
+    )
     wall = time.monotonic() - started
-    more = {"levels": cuts, "audio_s": round(seconds, 1), "seconds": round(wall, 2)}
+    more = {"levels": fitted.cuts, "audio_s": round(seconds, 1), "seconds": round(wall, 2)}
     _emit(tally.report(), out, f"{tally.text()}; {seconds / max(wall, 1e-9):.0f} x real time", json, **more)
 
 
@@ -154,17 +165,22 @@ def filter_command(
     min_answer_words: Annotated[int, typer.Option(help="Of open questions.")] = 1,
     language: Annotated[str, typer.Option(help="Of the answers: en, de, fr, …; any = all.")] = "en",
     restore: Annotated[bool, typer.Option("--restore", help="Put back what --rejected holds.")] = False,
-    joint_subset: Annotated[str, typer.Option(help="On clips: LTU-AS's three conditions, below or above 20 %.")] = "",
+    joint_subset: Annotated[
+        str, typer.Option(help="On clips: LTU-AS's three conditions; below or above 20 %, or any.")
+    ] = "",
     per_label: Annotated[int, typer.Option(min=1, help="With --joint-subset: clips of a label.")] = 500,
     json: JsonOption = False,
 ) -> None:
     """Take out questions that should not be taught, each with its reason; --restore puts them back."""
+    from ossicle.config import validate
     from ossicle.questions.filter import FilterConfig
+    from ossicle.questions.joint import JointConfig
     from ossicle.questions.whole import filter_file, restore_file, subset_file
 
     place = rejected or out.with_suffix(".rejected.jsonl")
     if joint_subset:
-        tally = subset_file(questions, out, reading=joint_subset, per_label=per_label)
+        wanted = {"reading": joint_subset, "per_label": per_label}
+        tally = subset_file(questions, out, validate(JointConfig, wanted, where="--joint-subset"))
     elif restore:
         tally = restore_file(questions, place, out)
     else:

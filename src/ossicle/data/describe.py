@@ -1,25 +1,21 @@
-"""What can be measured of a clip, as facts with a unit in their name; and five levels fitted on a set.
+"""What can be measured of a clip, as facts with a unit in their name.
 
     clip ──► samples ──► f0_median_hz, rms_db, loudness_lufs, snr_db, …          absent = this clip does not support it
     transcript, duration ──► words_per_s          transcript and voicing, or events ──► non_speech_share
     words and labels that are missing ──► by models, see `data.hear`
-    facts of a set ──► four cut points per fact (20, 40, 60, 80 %) ──► "very low" … "very high", saved with the set
 
-Finished clips are kept in a store, so that a stopped run goes on. Source: LTU-AS (arXiv 2309.14405, official code) for
-which facts questions need; its cut points of pitch, volume and speed are not published: ours are the set's own fifths.
+Finished clips are kept in a store, so that a stopped run goes on; words for levels of a fact: `data.set_levels`.
+Source: LTU-AS (arXiv 2309.14405, official code) for which facts questions need; what it measured them with is not
+published.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ossicle.data import engine
 from ossicle.data.clip import Clip
@@ -32,12 +28,8 @@ from ossicle.types import Waveform
 Found = tuple[dict[str, float], dict[str, Any], str]
 """Facts, what models heard, and why there is neither."""
 VERSION = "facts-2"
-LEVELLED = ("f0_median_hz", "rms_db", "words_per_s", "syllables_per_s")
-"""Facts that get words for five levels."""
 SPEECH = re.compile(r"speech|conversation|monologue|whispering|singing|rapping|shout", re.IGNORECASE)
 """Labels of the AudioSet ontology, and others like them, that are speech or song."""
-MIN_TO_FIT = 20
-"""With fewer clips a set has no fifths."""
 DIGITS = 4
 
 
@@ -144,27 +136,3 @@ def _one(clip: Clip, hear: Hearer | None) -> Found:
             {},
             re.split(r" \(|;", str(error).replace(str(clip.path), ""))[0].strip(" :")[:80] or "cannot be read",
         )
-
-
-def fit_levels(clips: Sequence[Clip]) -> dict[str, list[float]]:
-    """Return four rising cut points for each fact that has enough clips and spread.
-
-    Example:
-        >>> clips = [Clip(path=Path("x"), source="s", facts={"rms_db": float(i)}) for i in range(-100, 0)]
-        >>> fit_levels(clips)["rms_db"]
-        [-80.2, -60.4, -40.6, -20.8]
-    """
-    cuts = {}
-    for fact in LEVELLED:
-        values = [clip.facts[fact] for clip in clips if fact in clip.facts]
-        if len(values) < MIN_TO_FIT:
-            continue
-        edges = [round(float(edge), DIGITS) for edge in np.percentile(values, (20, 40, 60, 80))]
-        if all(low < high for low, high in pairwise(edges)):
-            cuts[fact] = edges
-    return cuts
-
-
-def levels_path(path: Path) -> Path:
-    """Return where the cut points of a file of clips are saved."""
-    return path.with_suffix(".levels.json")

@@ -7,7 +7,6 @@ Source: our choice.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +15,10 @@ from typing import Any
 from ossicle.data.adapters.generic import guess
 from ossicle.data.adapters.table import Layout, find, read
 from ossicle.data.clip import CLIP_NAME, Clip
-from ossicle.data.describe import describe, fit_levels, levels_path
+from ossicle.data.describe import describe
 from ossicle.data.hear import Hearer
-from ossicle.data.rows import Tally, read_clips, row_of, write_rows, writing
+from ossicle.data.rows import Tally, read_clips, row_of, write_rows
+from ossicle.data.set_levels import DEFAULT, LevelsConfig, SetLevels, fit_levels, write_levels
 from ossicle.data.store import Store
 from ossicle.errors import DataError
 
@@ -77,8 +77,9 @@ def describe_file(
     jobs: int = 1,
     engine: str = "local",
     hear: Hearer | None = None,
+    levels: LevelsConfig = DEFAULT,
     progress: Callable[[int], None] | None = None,
-) -> tuple[Tally, dict[str, list[float]], float]:
+) -> tuple[Tally, SetLevels, float]:
     """Write clips with their facts and the set's levels beside them; a stopped run goes on where it was.
 
     Args:
@@ -87,10 +88,11 @@ def describe_file(
         jobs: Processes, 0 = one per core.
         engine: `local` or `ray`.
         hear: Models that give words and labels where the owner gives none.
+        levels: Which facts get words, and where they are cut.
         progress: Told how many clips are done.
 
     Returns:
-        Counts, cut points by fact, seconds of audio.
+        Counts, the set's levels, seconds of audio.
     """
     tally = Tally()
     kept: list[Clip] = []
@@ -105,10 +107,9 @@ def describe_file(
             progress=progress,
         )
         write_rows(out, _kept(found, kept, clips, tally))
-    cuts = fit_levels(kept)
-    with writing(levels_path(out)) as file:
-        json.dump({"unit_of": "facts of the same name", "cuts": cuts, "clips": len(kept)}, file, indent=1)
-    return tally, cuts, sum(clip.facts["duration_s"] for clip in kept)
+    fitted = fit_levels(kept, levels)
+    write_levels(out, fitted, len(kept))
+    return tally, fitted, sum(clip.facts["duration_s"] for clip in kept)
 
 
 def _kept(found: Iterator[Clip], kept: list[Clip], clips: Path, tally: Tally) -> Iterator[dict[str, Any]]:
@@ -118,14 +119,3 @@ def _kept(found: Iterator[Clip], kept: list[Clip], clips: Path, tally: Tally) ->
         yield row_of(clip)
     if not kept:
         raise DataError(f"{clips}: no clip can be measured: {tally.text()}")
-
-
-def read_levels(path: Path) -> dict[str, list[float]] | None:
-    """Return the cut points saved with a file of clips, None where there are none."""
-    place = levels_path(path)
-    if not place.is_file():
-        return None
-    try:
-        return dict(json.loads(place.read_text(encoding="utf-8"))["cuts"])
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{place}: is no file of levels; describe the clips again") from None

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ossicle.audio.features import kaldi_fbank, kaldi_samples
 from ossicle.encoders.base import Encoder, EncoderConfig
 from ossicle.encoders.pretrained import choose_taps, load_renamed, outputs_of
-from ossicle.encoders.sslam import Block, PatchEmbed
+from ossicle.encoders.sslam import Block, PatchEmbed, sincos_positions
 from ossicle.types import SAMPLE_RATE_HZ, EncoderFacts
 
 FRAMES, BINS, STEPS = 1024, 8, 64
@@ -35,14 +35,14 @@ class LtuAstConfig(EncoderConfig):
     """Settings of `ltu_ast`; the defaults are the published size.
 
     Attributes:
-        dim: Width.
+        dim: Width, a multiple of 4.
         depth: Blocks.
         heads: Attention heads; divides `dim`.
         pool: Mean over so many time steps; divides 64.
     """
 
     kind: str = "ltu_ast"
-    dim: int = Field(default=768, ge=1)
+    dim: int = Field(default=768, ge=4, multiple_of=4)
     depth: int = Field(default=12, ge=1)
     heads: int = Field(default=12, ge=1)
     pool: int = Field(default=2, ge=1, le=STEPS)
@@ -64,6 +64,12 @@ class LtuAstConfig(EncoderConfig):
         return STEPS // self.pool
 
 
+def start_positions(dim: int) -> Tensor:
+    """Return (512, dim) the positions before training: frequency-major, time in the first half of the width."""
+    by_time = sincos_positions(STEPS, BINS, dim).unflatten(0, (STEPS, BINS))
+    return by_time.transpose(0, 1).flatten(0, 1).roll(dim // 2, -1)
+
+
 class LtuAstEncoder(Encoder):
     """Filter bank, patches, blocks, means."""
 
@@ -72,7 +78,9 @@ class LtuAstEncoder(Encoder):
     def __init__(self, config: LtuAstConfig) -> None:
         super().__init__(config)
         self.patches = PatchEmbed(config.dim)
-        self.positions = nn.Parameter(0.02 * torch.randn(1, BINS * STEPS, config.dim))
+        self.positions = nn.Parameter(torch.empty(1, BINS * STEPS, config.dim))
+        with torch.no_grad():
+            self.positions.copy_(start_positions(config.dim))
         self.modality = nn.Parameter(torch.zeros(1, 1, config.dim))
         self.blocks = nn.ModuleList(
             Block(config.dim, config.heads, norm_eps=NORM_EPS, post_norm=False) for _ in range(config.depth)

@@ -38,12 +38,13 @@ class MoweConfig(MixtureConfig):
         top_k: Weak encoders each router keeps once it is hard; None = always all.
         straight_through: Selected weights are 1/k and gradients pass to all; else they are the softmax's own.
         temperature: Divides the logits.
+        noise: Deviation of the normal noise on a router's logits while it trains; 0 = none.
         router_hidden: Width of a hidden layer in routers that look at something; None = one linear layer.
         concat: Axis along which base and sums are joined.
         hold: Share of a router's training during which it stays soft.
         hard_from: Share of it from which it is hard.
         selectivity: Weight of that term in the routing loss; 0 switches it off.
-        diversity: The same.
+        diversity: The same; at 1 a dependent router avoids what the independent one has found.
         balance: The same.
         loss_weight: Weight of the routing loss beside the next-token loss.
     """
@@ -53,12 +54,13 @@ class MoweConfig(MixtureConfig):
     top_k: int | None = Field(default=1, ge=1)
     straight_through: bool = False
     temperature: float = Field(default=1.0, gt=0)
+    noise: float = Field(default=0.0, ge=0)
     router_hidden: int | None = Field(default=None, ge=1)
     concat: Literal["feature", "time"] = "feature"
     hold: float = Field(default=0.4, ge=0, le=1)
     hard_from: float = Field(default=0.8, ge=0, le=1)
     selectivity: float = Field(default=1.0, ge=0)
-    diversity: float = Field(default=1.0, ge=0)
+    diversity: float = Field(default=0.1, ge=0)
     balance: float = Field(default=0.0, ge=0)
     loss_weight: float = Field(default=0.1, ge=0)
 
@@ -179,6 +181,8 @@ class Mowe(Mixture):
         for name in self.config.routers:
             summary = mean if name != "prompt" or prompt is None else prompt.to(mean)
             logits = getattr(self.router, name)(summary).float() / self.config.temperature
+            if self.config.noise and self.training:
+                logits = logits + self.config.noise * torch.randn_like(logits)
             probabilities = logits.softmax(-1)
             weights = sparse(probabilities, self.config.top_k, sparsity, straight_through=self.config.straight_through)
             if name in self._forced:

@@ -6,8 +6,8 @@
 Selected weights are *not* renormalised: at k = 1 a renormalised weight is 1 whatever the logits are, and the router
 learns nothing. `straight_through` is the other way: the forward pass sees mask/k, the backward pass sees p. What a
 router looks at has length 1: at the length that normalising leaves, √D, logits outrun the task and commit at random.
-Source: MoWE-Audio (arXiv 2409.06635): the two routers and what they look at. Softmax, temperature, top-k, annealing and
-the depth of the router are unknown; all are our choice.
+Source: MoWE-Audio (arXiv 2409.06635): the two routers and what they look at. Softmax, temperature, noise, top-k,
+annealing and the depth of the router are unknown; all are our choice.
 """
 
 from __future__ import annotations

@@ -68,17 +68,29 @@ class Usage:
         return "\n".join(lines)
 
     def picture(self, path: Path) -> None:
-        """Write the table as a heat map, one panel per router.
+        """Write the table as a heat map: a panel for each router, a row for each group with its number of clips.
 
         Raises:
             MissingExtraError: matplotlib is not installed.
         """
         figure_class = require("matplotlib.figure", "eval").Figure
         tables = self.table()
-        figure = figure_class(figsize=(1.5 + 2.5 * max(1, len(tables)), 1.5 + 0.3 * len(self._counts)), layout="tight")
-        for place, (router, groups) in enumerate(tables.items(), 1):
-            axes = figure.add_subplot(1, len(tables), place, title=router)
-            axes.imshow([list(row.values()) for row in groups.values()], vmin=0, vmax=1, aspect="auto", cmap="viridis")
+        count, names = max(1, len(tables)), [f"{group} ({self._counts[group]})" for group in sorted(self._counts)]
+        columns = 0.9 * max(1, len(self._members))
+        size = (2.0 + 0.08 * max(map(len, names), default=0) + count * columns, 1.6 + 0.3 * max(1, len(names)))
+        figure = figure_class(figsize=size, layout="constrained")
+        panels = figure.subplots(1, count, squeeze=False)[0]
+        for axes, (router, groups) in zip(panels, tables.items(), strict=False):
+            rows = [list(weights.values()) for weights in groups.values()]
+            image = axes.imshow(rows, vmin=0, vmax=1, aspect="auto", cmap="viridis")
+            for y, row in enumerate(rows):
+                for x, weight in enumerate(row):
+                    axes.text(
+                        x, y, f"{weight:.2f}", ha="center", va="center", color="black" if weight > 0.6 else "white"
+                    )
+            axes.set_title(f"{router} router")
             axes.set_xticks(range(len(self._members)), self._members, rotation=45, ha="right")
-            axes.set_yticks(range(len(groups)), list(groups) if place == 1 else [""] * len(groups))
+            axes.set_yticks(range(len(names)), names if axes is panels[0] else [""] * len(names))
+            if axes is panels[-1]:
+                figure.colorbar(image, ax=axes, label="mean weight")
         figure.savefig(path)

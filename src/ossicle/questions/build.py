@@ -27,6 +27,7 @@ from ossicle.data.blend import BlendEntry, blend
 from ossicle.data.hear import Hearer
 from ossicle.data.imports import describe_file, import_clips
 from ossicle.data.rows import Tally, read_rows, writing
+from ossicle.data.set_levels import LevelsConfig
 from ossicle.data.shards import write_shards
 from ossicle.data.store import unit_key
 from ossicle.errors import ConfigError, suggest
@@ -35,6 +36,7 @@ from ossicle.questions.composition import Made, Share, table, weighted
 from ossicle.questions.endpoint import EndpointConfig
 from ossicle.questions.filter import FilterConfig
 from ossicle.questions.generate import Plan
+from ossicle.questions.joint import JointConfig
 from ossicle.questions.whole import closed_file, filter_file, open_file, subset_file
 
 BOARD_EVERY_S = 5.0
@@ -47,10 +49,12 @@ class Closed(Section):
     Attributes:
         tasks: Which; empty = all that fit.
         repeat: Questions of each task that fits.
+        wordings: File of wordings; None = those that ship.
     """
 
     tasks: list[str] = Field(default=[])
     repeat: int = Field(default=1, ge=1)
+    wordings: str | None = None
 
 
 class Open(Section):
@@ -65,25 +69,13 @@ class Open(Section):
     pairs: int | None = None
 
 
-class Subset(Section):
-    """Only the clips of a part that meet LTU-AS's three conditions for speech and sound together.
-
-    Attributes:
-        reading: Of its condition on the share of time without speech: `below` or `above` 20 %.
-        per_label: Clips of a label.
-    """
-
-    reading: str = "below"
-    per_label: int = Field(default=500, ge=1)
-
-
 class Part(Section):
     """One dataset and what is made of it.
 
     Attributes:
         root: Where it lies; `${VARIABLES}` are filled in.
         adapter: Its layout.
-        subset: Take only clips that meet three conditions; None = all.
+        subset: Take only clips of speech and sound together; None = all.
         closed: Closed questions; None = none.
         open: Open questions; None = none, and none without an endpoint.
         times: How often its questions come in the mix.
@@ -93,7 +85,7 @@ class Part(Section):
 
     root: str
     adapter: str = "auto"
-    subset: Subset | None = None
+    subset: JointConfig | None = None
     closed: Closed | None = Closed()
     open: Open | None = None
     times: float = 1.0
@@ -113,6 +105,7 @@ class BuildRecipe(Section):
         eval_sets: What must not be taught: files of clips, folders, or `layout:folder`.
         paper: Answer shapes and cut points of LTU-AS.
         describe: Measure the clips; without it there are no levels.
+        levels: What pitch, volume and speed are told by, and where they are cut into five levels.
         transcribe: Who gives words where the owner gives none: `ctc`, or a Whisper; None = nobody.
         tag: Who gives labels where the owner gives none: `nano`, a model folder, an audio classifier; None = nobody.
         seed: Of wordings and of the mix.
@@ -129,6 +122,7 @@ class BuildRecipe(Section):
     eval_sets: list[str] = Field(default=[])
     paper: bool = False
     describe: bool = True
+    levels: LevelsConfig = LevelsConfig()
     transcribe: str | None = None
     tag: str | None = None
     seed: int = 0
@@ -246,9 +240,10 @@ class Build:
             self._step(
                 f"{name}/describe", [clips],
                 lambda: describe_file(
-                    clips, described, jobs=self.jobs, engine=self.engine, hear=hear if heard else None, progress=board
+                    clips, described, jobs=self.jobs, engine=self.engine, hear=hear if heard else None,
+                    levels=self.recipe.levels, progress=board,
                 )[0].report(),
-                *heard,
+                *heard, *self._levels(),
             )  # fmt: skip
         told = described if self.recipe.describe else clips
         if part.subset is not None:
@@ -264,14 +259,14 @@ class Build:
                 repeat=part.closed.repeat,
                 seed=self.recipe.seed,
                 paper=self.recipe.paper,
+                wordings=None if part.closed.wordings is None else Path(part.closed.wordings),
             )
             path = folder / "closed.jsonl"
             self._step(
-                f"{name}/closed",
-                [told],
+                f"{name}/closed", [told, *([plan.wordings] if plan.wordings else [])],
                 lambda: closed_file(told, path, plan, jobs=self.jobs, engine=self.engine).report(),
-                str(plan),
-            )
+                str(plan), *self._levels(),
+            )  # fmt: skip
             made.append(("closed", self._filtered(f"{name}/filter-closed", path)))
         if part.open is not None and self.recipe.endpoint is not None:
             path, endpoint = folder / "open.jsonl", self.recipe.endpoint
@@ -280,7 +275,7 @@ class Build:
             self._step(
                 f"{name}/open", [told],
                 lambda: open_file(told, path, endpoint, asking=asking, progress=units),
-                endpoint.model, str(asking),
+                endpoint.model, str(asking), *self._levels(),
             )  # fmt: skip
             if path.stat().st_size:
                 made.append(("open", self._filtered(f"{name}/filter-open", path)))
@@ -289,12 +284,14 @@ class Build:
                 self.note(f"{name}: every reply was rejected, no open questions; see the card for the reasons")
         return made
 
-    def _subset(self, name: str, subset: Subset, described: Path) -> Path:
+    def _levels(self) -> list[str]:
+        """Return what steps that put levels into words depend on beside their files: nothing by default."""
+        return [] if self.recipe.levels == LevelsConfig() else [self.recipe.levels.model_dump_json()]
+
+    def _subset(self, name: str, subset: JointConfig, described: Path) -> Path:
         path = described.with_name("subset.jsonl")
-        reading, per_label = subset.reading, subset.per_label
         self._step(
-            f"{name}/subset", [described],
-            lambda: subset_file(described, path, reading=reading, per_label=per_label).report(), str(subset),
+            f"{name}/subset", [described], lambda: subset_file(described, path, subset).report(), str(subset),
         )  # fmt: skip
         return path
 

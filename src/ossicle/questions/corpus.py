@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from ossicle.audio.levels import LEVELS
 from ossicle.data.clip import Clip
-from ossicle.data.describe import fit_levels
+from ossicle.data.set_levels import SetLevels, fit_levels
 
 POOL = 2000
 COMPANY = 12
@@ -27,21 +26,16 @@ class Corpus:
     """Facts about a whole set.
 
     Attributes:
-        cuts: Fact → four cut points.
+        levels: What high, loud and fast mean in it.
         company: Label → labels that occur with it, most often first.
         labels: Source → its labels.
         pool: Clips to compare with, the same ones whichever part of the set is worked on.
     """
 
-    cuts: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    levels: SetLevels = field(default_factory=SetLevels)
     company: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     pool: tuple[Clip, ...] = ()
-
-    def level(self, fact: str, value: float) -> str | None:
-        """Return the word for a value among the set's, None where the set has no cut points."""
-        cuts = self.cuts.get(fact)
-        return None if cuts is None else LEVELS[sum(value >= cut for cut in cuts)]
 
     def absent(self, clip: Clip) -> list[str]:
         """Return labels that the clip does not have: company of its own first, then others of its set."""
@@ -50,12 +44,12 @@ class Corpus:
         return near or [label for label in self.labels.get(clip.source, ()) if label not in own]
 
 
-def survey(clips: Iterable[Clip], cuts: Mapping[str, Sequence[float]] | None = None) -> Corpus:
+def survey(clips: Iterable[Clip], levels: SetLevels | None = None) -> Corpus:
     """Return what questions need to know of a set.
 
     Args:
         clips: All of them.
-        cuts: Cut points that were fitted before; None = fitted here.
+        levels: Levels that were fitted before; None = fitted here.
     """
     clips = list(clips)
     together: dict[str, Counter[str]] = {}
@@ -71,7 +65,7 @@ def survey(clips: Iterable[Clip], cuts: Mapping[str, Sequence[float]] | None = N
     }
     pool = sorted(clips, key=lambda clip: hashlib.blake2b(clip.key.encode(), digest_size=8).digest())[:POOL]
     return Corpus(
-        cuts=fit_levels(clips) if cuts is None else cuts,
+        levels=fit_levels(clips) if levels is None else levels,
         company=company,
         labels={source: tuple(sorted(found)) for source, found in labels.items()},
         pool=tuple(pool),

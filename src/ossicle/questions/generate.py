@@ -19,8 +19,8 @@ from typing import Any
 from ossicle.chat import AUDIO_TAG
 from ossicle.data import engine
 from ossicle.data.clip import Clip
-from ossicle.data.imports import read_levels
 from ossicle.data.rows import read_clips
+from ossicle.data.set_levels import read_levels
 from ossicle.errors import ConfigError, DataError, suggest
 from ossicle.questions import templates
 from ossicle.questions.corpus import Corpus, survey

@@ -106,24 +106,23 @@ def _sentiment(clip: Clip, corpus: Corpus, rng: Random, paper: bool, templates: 
 
 
 def _pitch(clip: Clip, corpus: Corpus, rng: Random, paper: bool, templates: Templates) -> Asked | None:
-    f0_hz = clip.facts.get("f0_median_hz")
+    f0_hz = clip.facts.get(corpus.levels.config.pitch)
     if f0_hz is None or not (clip.transcript or clip.gender):
         return None
     if paper:
         return Asked(_sentence(f0_phrase(f0_hz, clip.gender or "", compat=True))) if clip.gender else None
-    return _levelled(corpus, "f0_median_hz", f0_hz)
+    return _levelled(corpus.levels.word("pitch", clip))
 
 
 def _volume(clip: Clip, corpus: Corpus, rng: Random, paper: bool, templates: Templates) -> Asked | None:
-    return _levelled(corpus, "rms_db", clip.facts.get("rms_db"))
+    return _levelled(corpus.levels.word("volume", clip))
 
 
 def _speed(clip: Clip, corpus: Corpus, rng: Random, paper: bool, templates: Templates) -> Asked | None:
-    return _levelled(corpus, "words_per_s", clip.facts.get("words_per_s"))
+    return _levelled(corpus.levels.word("speed", clip))
 
 
-def _levelled(corpus: Corpus, fact: str, value: float | None) -> Asked | None:
-    word = None if value is None else corpus.level(fact, value)
+def _levelled(word: str | None) -> Asked | None:
     return Asked(_sentence(word), word) if word else None
 
 

@@ -18,6 +18,7 @@ import yaml
 
 from ossicle.audio.levels import F0_CUTS_HZ, f0_phrase
 from ossicle.data.clip import Clip
+from ossicle.data.set_levels import Quality
 from ossicle.errors import ConfigError, suggest
 from ossicle.questions.corpus import Corpus
 from ossicle.questions.labelled import sentiment_word
@@ -87,18 +88,14 @@ def fitting(clip: Clip) -> str:
 
 
 def _pitch_of_gender(clip: Clip, corpus: Corpus, paper: bool) -> str | None:
-    f0_hz = clip.facts.get("f0_median_hz")
+    f0_hz = clip.facts.get(corpus.levels.config.pitch)
     if f0_hz is None or (clip.gender not in F0_CUTS_HZ and not paper):
         return None
     return f0_phrase(f0_hz, clip.gender or "unknown", compat=paper)
 
 
-def _level(fact: str) -> Callable[[Clip, Corpus, bool], str | None]:
-    def line(clip: Clip, corpus: Corpus, paper: bool) -> str | None:
-        value = clip.facts.get(fact)
-        return None if value is None else corpus.level(fact, value)
-
-    return line
+def _level(quality: Quality) -> Callable[[Clip, Corpus, bool], str | None]:
+    return lambda clip, corpus, paper: corpus.levels.word(quality, clip)
 
 
 def _events(clip: Clip, corpus: Corpus, paper: bool) -> str | None:
@@ -107,7 +104,7 @@ def _events(clip: Clip, corpus: Corpus, paper: bool) -> str | None:
 
 
 def _f0(clip: Clip, corpus: Corpus, paper: bool) -> str | None:
-    f0_hz = clip.facts.get("f0_median_hz")
+    f0_hz = clip.facts.get(corpus.levels.config.pitch)
     return None if f0_hz is None else f"{f0_hz:.0f} Hz"
 
 
@@ -118,10 +115,10 @@ LINES: dict[str, tuple[str, Callable[[Clip, Corpus, bool], str | None]]] = {
     "transcript": ("Spoken words", lambda clip, corpus, paper: clip.transcript),
     "gender": ("Gender of the speaker", lambda clip, corpus, paper: clip.gender),
     "f0": ("Fundamental frequency of the voice", _f0),
-    "pitch": ("Pitch among all speakers", _level("f0_median_hz")),
+    "pitch": ("Pitch among all speakers", _level("pitch")),
     "pitch_of_gender": ("Pitch among speakers of that gender", _pitch_of_gender),
-    "volume": ("Volume", _level("rms_db")),
-    "speed": ("Speaking speed", _level("words_per_s")),
+    "volume": ("Volume", _level("volume")),
+    "speed": ("Speaking speed", _level("speed")),
     "emotion": ("Emotion of the speaker", lambda clip, corpus, paper: clip.emotion),
     "sentiment": ("Sentiment of what is said", lambda clip, corpus, paper: sentiment_word(clip.sentiment)),
     "age": ("Age of the speaker", lambda clip, corpus, paper: clip.age),

@@ -17,12 +17,14 @@ from typing import Any
 
 from ossicle.data.imports import import_clips
 from ossicle.data.rows import Tally, read_clips, read_rows, row_of, write_rows, writing
+from ossicle.data.set_levels import read_levels, write_levels
 from ossicle.data.store import Store
 from ossicle.errors import DataError
 from ossicle.questions.ask_model import Asking, ask_all, estimate, rows_of, units_of
 from ossicle.questions.endpoint import EndpointConfig
-from ossicle.questions.filter import FilterConfig, Filters, Held, apply, joint_subset, restore
+from ossicle.questions.filter import FilterConfig, Filters, Held, apply, restore
 from ossicle.questions.generate import Plan, generate, read_set
+from ossicle.questions.joint import JointConfig, joint_subset
 
 DEFAULT = Asking()
 
@@ -118,10 +120,12 @@ def restore_file(kept: Path, rejected: Path, out: Path) -> Tally:
     return tally
 
 
-def subset_file(clips: Path, out: Path, *, reading: str, per_label: int) -> Tally:
-    """Write the clips that meet LTU-AS's three conditions for speech and sound together."""
+def subset_file(clips: Path, out: Path, config: JointConfig) -> Tally:
+    """Write the clips that meet LTU-AS's three conditions for speech and sound together, with the levels of all."""
     tally = Tally()
-    write_rows(out, map(row_of, joint_subset(read_clips(clips), tally, reading=reading, per_label=per_label)))
+    write_rows(out, map(row_of, joint_subset(read_clips(clips), tally, config)))
+    if (levels := read_levels(clips)) is not None:
+        write_levels(out, levels, tally.given)
     return tally
 
 
