@@ -186,6 +186,8 @@ def recordings(tmp_path_factory):
             2 * torch.pi * 4 * time
         )
         wave = 0.02 * 1.08**number * sum((k * phase).sin() / k for k in range(1, 9))
+        if number % 4 == 0:  # a rumble that meters notice and ears do not
+            wave += 0.03 * 1.08**number * torch.sin(2 * torch.pi * 12 * time)
         wave[:: 97 + number] *= 1 + number % 5
         soundfile.write(folder / f"{number}.wav", (wave.clamp(-1, 1) * (1 if number % 3 else 0.3)).numpy(), 16_000)
         spoken = length / 16_000 * (0.9 if number % 2 else 0.5)

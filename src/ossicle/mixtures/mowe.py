@@ -60,7 +60,7 @@ class MoweConfig(MixtureConfig):
     hold: float = Field(default=0.4, ge=0, le=1)
     hard_from: float = Field(default=0.8, ge=0, le=1)
     selectivity: float = Field(default=1.0, ge=0)
-    diversity: float = Field(default=0.1, ge=0)
+    diversity: float = Field(default=0.3, ge=0)
     balance: float = Field(default=0.0, ge=0)
     loss_weight: float = Field(default=0.1, ge=0)
 
