@@ -12,6 +12,7 @@ import soundfile
 
 from ossicle.cli.app import run
 from ossicle.data.rows import read_clips, read_rows
+from ossicle.data.set_levels import read_levels
 from ossicle.data.source import SourceContext
 
 
@@ -46,6 +47,12 @@ def test_from_recordings_to_questions(sounds, tmp_path, capsys):
     assert described.read_bytes() == first
     clip = next(read_clips(described))
     assert clip.facts["rms_db"] < 0
+    told = ["--levels", "volume=peak_db", "--levels", "cuts.rms_db=[-50,-40,-30,-20]"]
+    _, result = command(capsys, "describe", clips, "--out", described, *told)
+    assert result["levels"]["rms_db"] == [-50, -40, -30, -20] and "peak_db" in result["levels"]
+    assert read_levels(described).config.volume == "peak_db"
+    code, error = command(capsys, "describe", clips, "--out", described, "--levels", "volum=peak_db")
+    assert code == 2 and "did you mean 'volume'" in error
     _, result = command(capsys, "generate", described, "--out", questions, "--seed", 1)
     made = list(read_rows(questions))
     assert result["out"] == len(made) > 24 * 5

@@ -209,7 +209,7 @@ def recordings(tmp_path_factory):
 
 IN_THE_DATA = {
     "LevelsConfig": "levels",
-    "JointConfig": "parts.voices.joint",
+    "JointConfig": "parts.voices.subset",
     "Closed": "parts.voices.closed",
     "Part": "parts.voices",
 }
