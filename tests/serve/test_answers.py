@@ -223,6 +223,22 @@ def test_clips_are_heard_while_others_are_answered_the_shortest_first(engine, mo
     assert order == ["first", "short", "long"]
 
 
+def test_who_asks_at_once_about_one_clip_shares_its_handle(engine):
+    limits = Limits(running=4, waiting=8)
+    made = State("shared", Keys(), limits)
+    made.worker = Worker(engine, made.store, limits, made.metrics, ears=2)
+    told = []
+    ask = {"args": (made, "<audio> what?", [clip(700.0, 1.0)]), "kwargs": {"max_tokens": 4}}
+    threads = [threading.Thread(target=lambda: told.append(answer(*ask["args"], **ask["kwargs"]))) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    made.worker.close()
+    assert len({text for text, _, _ in told}) == 1
+    assert sorted(bool(done.misses) for _, done, _ in told) == [False] * 4 + [True], "one made it, the others found it"
+
+
 def test_keys_and_values_are_bounded_but_one_answer_always_fits(engine):
     limits = Limits(running=4, waiting=8, cache_bytes=1)
     made = State("tight", Keys(), limits)
