@@ -209,7 +209,8 @@ def test_generic_places_are_told_apart(tmp_path):
     table = tmp_path / "folders/table.csv"
     table.write_text("path,labels,age\ndog_bark/a.wav,dog; loud,5\nlost.wav,x,1\n")
     out = tmp_path / "out.jsonl"
-    import_clips(tmp_path / "folders", out, licence="CC0")
+    layout, _ = import_clips(tmp_path / "folders", out, licence="CC0")
+    assert layout.name == "folders"
     clips = list(read_clips(out))
     assert [clip.labels for clip in clips] == [("dog bark",), ("rain",)]
     assert len({clip.key for clip in clips}) == 2  # both files are called a.wav

@@ -16,8 +16,9 @@ from ossicle.data.describe import describe
 from ossicle.data.imports import import_clips
 from ossicle.data.rows import Tally, read_rows, row_of, write_rows
 from ossicle.questions import declining
+from ossicle.questions.corpus import survey
 from ossicle.questions.filter import FilterConfig, Filters, Held, apply, restore
-from ossicle.questions.generate import Plan
+from ossicle.questions.generate import Plan, rows_of
 from ossicle.questions.joint import JointConfig, joint_subset
 from ossicle.questions.not_answers import is_not_an_answer
 from ossicle.questions.paper_data import keeps
@@ -190,6 +191,20 @@ def test_the_three_conditions_on_described_clips(tmp_path):
     for reading, kept in (("below", 1), ("above", 2)):
         out = tmp_path / f"{reading}.jsonl"
         assert subset_file(tmp_path / "described.jsonl", out, JointConfig(reading=reading, per_label=5)).given == kept
+
+
+def test_answers_of_one_word_stay(tmp_path):
+    clips = [
+        Clip(path=Path(f"/c/{n}.wav"), source="s", labels=(("dog", "rain")[n % 2],), duration_s=2.0 + n)
+        for n in range(40)
+    ]
+    made = rows_of(clips, survey(clips), Plan())
+    assert sum(row["messages"][1]["content"] == "No." for row in made) > 20
+    filters = Filters(FilterConfig(leaked=1))
+    assert [filters.why(row) for row in made] == [None] * len(made)
+    assert not any(
+        is_not_an_answer(answer) for answer in ("No.", "Yes.", "Two.", "Very low.", "Dog, then bell.", "Fear.")
+    )
 
 
 @pytest.mark.parametrize(("which", "kept"), [("ours", 1), ("paper", 0), ("", 1)])

@@ -52,7 +52,7 @@ class FilterConfig(Section):
         min_answer_words: Shorter answers of open questions go.
         max_answer_words: Longer answers go.
         language: Of the answers, by script and small words (`en`, `de`, …); empty = any.
-        not_answers: Take out what declines: `ours`, `paper`, or empty = keep.
+        not_answers: Take out what declines: `ours` (not from answers made by rule), `paper`, or empty = keep.
         leaked: Share of an answer's words that may stand in its question; 1 = all.
         near: Likeness (0 to 1) from which two questions about a clip count as one; 1 = only equal ones.
     """
@@ -169,7 +169,8 @@ class Filters:
             return "answer too long" if words else "no answer"
         if row.get("task") != "asr" and (reason := self._foreign(answer)):
             return reason
-        if self.declines is not None and row.get("task") != "asr" and self.declines(answer):
+        by_rule = row.get("made", {}).get("by") == "closed" and self.config.not_answers != "paper"
+        if self.declines is not None and row.get("task") != "asr" and not by_rule and self.declines(answer):
             return "not an answer"
         if self.config.leaked < 1 and row.get("task") not in NAMES_ITS_ANSWER and self._leaks(question, answer):
             return "answer in the question"

@@ -49,9 +49,8 @@ def guess(root: Path) -> str:
         return "webdataset"
     if not root.exists():
         raise DataError(f"{root}: no such file or folder")
-    shards = ("*.parquet", "*/*.parquet", "*.arrow", "*/*.arrow")
-    split_tables = any(root.glob(f"*/{name}") for name in ("metadata.csv", "metadata.jsonl"))
-    return "hf" if split_tables or any(any(root.glob(pattern)) for pattern in shards) else "folders"
+    of_datasets = ("*.parquet", "*/*.parquet", "*.arrow", "*/*.arrow", "*/metadata.csv", "*/metadata.jsonl")
+    return "hf" if any(any(root.glob(pattern)) for pattern in of_datasets) else "folders"
 
 
 def _holds_cuts(path: Path) -> bool:
