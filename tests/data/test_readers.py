@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from ossicle.data.readers import MessagesConfig, MessagesSource
 from ossicle.data.sample import AudioRef, Sample, waveform
@@ -60,6 +62,7 @@ def turns(sample: Sample) -> list[str]:
         },
         {"index": 0, "audio_path": "a.wav", "question": "What?", "answer": "Rain."},
         {"audio_filepath": "a.wav", "duration": 2.5, "text": "Rain.", "question": "What?"},
+        {"audio": "a.wav", "question": "What?", "answer": "Rain."},
     ],
 )
 def test_every_style_gives_the_same_sample(tmp_path: Path, row: dict[str, Any]) -> None:
@@ -78,6 +81,30 @@ def test_rows_are_found_again_in_every_container(tmp_path: Path, name: str) -> N
     read = source(tmp_path, rows, name)
     assert len(read) == 5
     assert [turns(read.sample(i))[1] for i in (4, 0, 2)] == ["Ünit 4", "Ünit 0", "Ünit 2"]
+
+
+def test_rows_of_hugging_face_files_bring_their_recordings(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as tables
+
+    soundfile.write(tmp_path / "x.wav", np.zeros(1600, np.float32), 16000)
+    audio = [{"bytes": (tmp_path / "x.wav").read_bytes(), "path": "x.wav"}] * 2
+    asked = pyarrow.table({"audio": audio, "question": ["What?", "Who?"], "answer": ["Rain.", "Nobody."]})
+    tables.write_table(asked, tmp_path / "train.parquet")
+    chat = [[{"role": "user", "content": "<audio>What?"}, {"role": "assistant", "content": "Rain."}]]
+    tables.write_table(pyarrow.table({"audio": audio[:1], "messages": chat}), tmp_path / "chat.parquet")
+    spoken = pyarrow.table({"audio": audio[:1], "sentence": ["hello"]})
+    with pyarrow.ipc.new_stream(tmp_path / "data.arrow", spoken.schema) as stream:
+        stream.write_table(spoken)
+    found = {name: MessagesSource(MessagesConfig(path=name), SourceContext(folder=tmp_path))
+             for name in ("train.parquet", "chat.parquet", "data.arrow")}  # fmt: skip
+    assert [turns(found["train.parquet"].sample(i)) for i in (1, 0)] == [
+        ["<audio>Who?", "Nobody."], ["<audio>What?", "Rain."],
+    ]  # fmt: skip
+    assert turns(found["chat.parquet"].sample(0)) == ["<audio>What?", "Rain."]
+    assert turns(found["data.arrow"].sample(0)) == ["<audio>Write down what is said.", "hello"]
+    for read in found.values():
+        assert waveform(read.sample(0).audios[0]).duration_s == pytest.approx(0.1)
 
 
 def test_several_audios_system_prompt_and_spans(tmp_path: Path) -> None:

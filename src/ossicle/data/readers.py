@@ -6,8 +6,10 @@
     slam                     {"key", "source", "target", "prompt"?}
     kimi                     {"audio_path", "question", "answer"}
     nemo                     {"audio_filepath", "text", "duration"}
+    hf                       {"audio", "question", "answer"} or {"audio", "text" | "sentence" | "transcription"}
 
-Audio paths are relative to the manifest, or to `root`. `.jsonl`, `.json` (a list) and `.gz` of both. A row that does
+Audio paths are relative to the manifest, or to `root`. `.jsonl`, `.json` (a list) and `.gz` of both; `.parquet` and
+`.arrow`, whose recordings are unpacked beside them (`NAME_audio`). A row that does
 not fit is counted by reason; more than `max_skipped` of them stop the run with file and line of the first.
 """
 
@@ -26,6 +28,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from ossicle.data import parquet
 from ossicle.data.sample import AUDIO_TAG, AudioRef, FeatureFile, Sample, check
 from ossicle.data.source import Need, Source, SourceConfig, SourceContext, too_many_skipped
 from ossicle.data.transcripts import Order, clean
@@ -159,6 +162,10 @@ class MessagesSource(Source):
         """Yield (line, offset or index, bytes or row) of each row; whole lists are kept in memory."""
         if not self.path.is_file():
             raise DataError(f"{self.path}: the manifest is not there; give its path as data.<name>.path=…")
+        if self.path.suffix in parquet.SUFFIXES:
+            self._rows = [self._unpacked(number, row) for number, row in enumerate(parquet.read(self.path), 1)]
+            yield from ((index + 1, index, row) for index, row in enumerate(self._rows))
+            return
         zipped = self.path.suffix == ".gz"
         if zipped or self.path.suffix == ".json":
             content = gzip.decompress(self.path.read_bytes()) if zipped else self.path.read_bytes()
@@ -171,6 +178,14 @@ class MessagesSource(Source):
                 if text.strip():
                     yield line, offset, text
                 offset += len(text)
+
+    def _unpacked(self, number: int, row: dict[str, Any]) -> dict[str, Any]:
+        """Return a row of a Hugging Face file with its recording as a file."""
+        folder, name = self.path.with_name(f"{self.path.stem}_audio"), f"{self.path.stem}-{number:06d}"
+        if not isinstance(row.get("audio"), dict):
+            return row
+        found = parquet.recording(row["audio"], folder, name, self.path.parent)
+        return {**row, "audio": str(found or row["audio"].get("path") or "")}
 
     def _sample(self, row: Any, line: int) -> Sample:
         if not isinstance(row, dict):
@@ -277,6 +292,11 @@ def _nemo(row: dict[str, Any], ask: str) -> tuple[list[dict[str, str]], list[Any
     )
 
 
+def _hugging_face(row: dict[str, Any], ask: str) -> tuple[list[dict[str, str]], list[Any]]:
+    said = next((str(row[key]) for key in ("answer", "text", "sentence", "transcription") if row.get(key)), "")
+    return _pair(row.get("question") or ask, said, _listed(row["audio"]))
+
+
 STYLES = (
     (("messages",), _messages),
     (("conversations",), _sharegpt),
@@ -284,6 +304,7 @@ STYLES = (
     (("source", "target"), _slam),
     (("audio_path", "question", "answer"), _kimi),
     (("audio_filepath", "text"), _nemo),
+    *((("audio", key), _hugging_face) for key in ("answer", "text", "sentence", "transcription")),
 )
 
 

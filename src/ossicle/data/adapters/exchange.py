@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from ossicle.audio.io import is_audio_path
+from ossicle.data import parquet
 from ossicle.data.adapters.generic import ALIASES, TABLES, folders, table_file
 from ossicle.data.adapters.table import Layout
 from ossicle.data.clip import Clip
 from ossicle.data.manifest import clip_of
 from ossicle.data.rows import Tally
-from ossicle.errors import DataError, require
+from ossicle.errors import DataError
 
 SPLIT = re.compile(r"train|validation|valid|dev|test")
 """How names of shards begin that say whose split they are."""
@@ -40,22 +41,18 @@ def hugging_face(root: Path, layout: Layout, tally: Tally) -> Iterator[Clip]:
         return
     out = _unpacked(root, layout)
     for shard in shards:
-        for number, row in enumerate(_shard_rows(shard), 1):
+        for number, row in enumerate(parquet.read(shard), 1):
             tally.taken += 1
-            where = f"{shard.name}:{number}"
             if "audio" not in row:
                 raise DataError(f"{shard}: no column 'audio'; found: {', '.join(row)}")
-            audio = row.pop("audio") or {}
-            named = Path(str(audio.get("path") or ".wav"))
-            if audio.get("bytes"):
-                path = _unpack(out / f"{shard.stem}-{number:06d}{named.suffix or '.wav'}", audio["bytes"])
-            elif (shard.parent / named).is_file():
-                path = (shard.parent / named).resolve()
-            else:
-                tally.skip("no audio bytes in the row, and no such file", where)
+            path = parquet.recording(row.pop("audio"), out, f"{shard.stem}-{number:06d}", shard.parent)
+            if path is None:
+                tally.skip("no audio bytes in the row, and no such file", f"{shard.name}:{number}")
                 continue
             split = {"split": SPLIT.match(shard.stem)[0]} if SPLIT.match(shard.stem) else {}  # type: ignore[index]
-            yield clip_of({**split, **row, "path": str(path)}, root, source=layout.options.get("source", root.name))
+            yield clip_of(
+                {**split, **_fields(row), "path": str(path)}, root, source=layout.options.get("source", root.name)
+            )
 
 
 def _audio_folder(root: Path, layout: Layout, tally: Tally) -> Iterator[Clip]:
@@ -70,41 +67,12 @@ def _audio_folder(root: Path, layout: Layout, tally: Tally) -> Iterator[Clip]:
         yield from folders(root, layout, tally)
 
 
-def _shard_rows(shard: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a parquet or arrow file, class numbers as their names."""
-    if shard.suffix == ".parquet":
-        file = require("pyarrow.parquet", "data").ParquetFile(shard)
-        batches, schema = file.iter_batches(batch_size=64), file.schema_arrow
-    else:
-        batches = require("pyarrow.ipc", "data").open_stream(shard.open("rb"))
-        schema = batches.schema
-    classes = _class_names(schema)
-    for batch in batches:
-        for row in batch.to_pylist():
-            audio = {"audio": row.pop("audio")} if "audio" in row else {}
-            yield {**_fields(row, classes), **audio}
-
-
-def _class_names(schema: Any) -> dict[str, list[str]]:
-    """Return the names of class columns, which files written by `datasets` keep in their metadata."""
-    try:
-        info = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
-    except (KeyError, TypeError, ValueError):
-        return {}
+def _fields(row: dict[str, Any]) -> dict[str, Any]:
     return {
-        name: feature["names"] for name, feature in info.items() if isinstance(feature, dict) and "names" in feature
+        ALIASES.get(key, key): value if isinstance(value, list | int | float) else str(value)
+        for key, value in row.items()
+        if value is not None
     }
-
-
-def _fields(row: dict[str, Any], classes: dict[str, list[str]]) -> dict[str, Any]:
-    fields = {}
-    for key, value in row.items():
-        if value is None:
-            continue
-        if key in classes and isinstance(value, int) and 0 <= value < len(classes[key]):
-            value = classes[key][value]
-        fields[ALIASES.get(key, key)] = value if isinstance(value, list | int | float) else str(value)
-    return fields
 
 
 def lhotse(root: Path, layout: Layout, tally: Tally) -> Iterator[Clip]:
@@ -149,23 +117,13 @@ def webdataset(root: Path, layout: Layout, tally: Tally) -> Iterator[Clip]:
             if audio is None:
                 tally.skip("no recording", f"{shard.name}:{key}")
                 continue
-            path = _unpack(out / f"{shard.stem}-{key}.{audio}", parts[audio])
+            path = parquet.unpack(out / f"{shard.stem}-{key}.{audio}", parts[audio])
             row = json.loads(parts["json"]) if "json" in parts else {}
             if "txt" in parts:
                 row.setdefault("text", parts["txt"].decode("utf-8").strip())
-            yield clip_of({**_fields(row, {}), "path": str(path)}, root, source=shard.parent.name)
+            yield clip_of({**_fields(row), "path": str(path)}, root, source=shard.parent.name)
 
 
 def _unpacked(root: Path, layout: Layout) -> Path:
     folder = root if root.is_dir() else root.parent
     return Path(layout.options.get("unpack") or folder.parent / f"{folder.name}_audio").resolve()
-
-
-def _unpack(path: Path, data: bytes) -> Path:
-    """Write a recording once."""
-    if not path.is_file() or path.stat().st_size != len(data):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".writing")
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    return path
