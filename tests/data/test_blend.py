@@ -26,10 +26,17 @@ def ids(path):
 def test_by_size_every_row_comes_once_and_times_repeats_them(files, tmp_path):
     out = tmp_path / "out.jsonl"
     blend([BlendEntry(path=path) for path in files], out)
-    assert max(Counter(ids(out)).values()) <= 2  # quotas of a block are whole numbers
+    assert sorted(ids(out)) == sorted([f"a{n}" for n in range(40)] + [f"b{n}" for n in range(10)])
+    assert ids(out) != sorted(ids(out))
     result = blend([BlendEntry(path=files[0]), BlendEntry(path=files[1], times=4)], out)
-    assert sum(result["taken"].values()) == 80
-    assert abs(result["taken"][files[1]] - 40) < 12
+    assert result["taken"] == {files[0]: 40, files[1]: 40}
+    assert {name: number for name, number in Counter(ids(out)).items() if name[0] == "b"} == dict.fromkeys(
+        [f"b{n}" for n in range(10)], 4
+    )
+    blend([BlendEntry(path=path) for path in files], out, counts=[8, 2])
+    assert Counter(name[0] for name in ids(out)) == {"a": 8, "b": 2}
+    weights = [BlendEntry(path=files[0], weight=1), BlendEntry(path=files[1], weight=3)]
+    assert blend(weights, out)["taken"] == {files[0]: 12, files[1]: 38}
 
 
 def test_a_seed_decides_and_a_stopped_mix_goes_on(files, tmp_path):

@@ -73,8 +73,8 @@ def test_shares_are_those_of_the_composition_and_subsets_are_taken(sets, tmp_pat
     assert {name: share["share"] for name, share in told["shares"].items()} == {
         "sound": 0.6, "speech": 0.3, "pauses": 0.1,
     }  # fmt: skip
-    assert counts["sound"] / len(rows) == pytest.approx(0.6, abs=0.1)
-    assert counts["words"] / len(rows) == pytest.approx(0.3, abs=0.1)
+    assert counts["sound"] / len(rows) == pytest.approx(0.6, abs=0.02)
+    assert counts["words"] / len(rows) == pytest.approx(0.3, abs=0.02)
     for name, kinds in {"words": ["words"], "sound": ["sound"]}.items():  # nothing comes more often than it is there
         ids = [row["id"] for row in rows if row["source"] in kinds]
         assert len(ids) == len(set(ids)), name

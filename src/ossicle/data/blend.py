@@ -2,7 +2,8 @@
 
     a.jsonl × 10, b.jsonl weight 1 ──Mix (seed)──► rows 0 … N−1 ──► OUT;  OUT.state.json: next position, seed, hashes
 
-The stream is the one that training draws from the same entries and seed (`data.mix`). Source: our choice.
+The stream is the one that training draws from the same entries and seed (`data.mix`). A mix of whole files leaves a
+file's places out once it has given its rows, so that each row comes exactly `times` times. Source: our choice.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ossicle.config import Section
-from ossicle.data.mix import Mix, MixEntry
+from ossicle.data.mix import BLOCK, Mix, MixEntry
 from ossicle.data.rows import write_rows, writing
 from ossicle.data.sample import Sample
 from ossicle.data.source import Source, SourceConfig, SourceContext
@@ -95,7 +96,13 @@ def entry_named(spec: str, max_samples: int | None = None) -> BlendEntry:
 
 
 def blend(
-    entries: Sequence[BlendEntry], out: Path, *, seed: int = 0, total: int | None = None, go_on: bool = False
+    entries: Sequence[BlendEntry],
+    out: Path,
+    *,
+    seed: int = 0,
+    total: int | None = None,
+    counts: Sequence[int] | None = None,
+    go_on: bool = False,
 ) -> dict[str, Any]:
     """Write a mix and its state.
 
@@ -103,7 +110,8 @@ def blend(
         entries: What is mixed.
         out: File to write.
         seed: Decides the order.
-        total: Rows to write; None = as many as the files hold, each times its `times`.
+        total: Rows to write, drawn by chance in the entries' proportions; None = what `counts` says.
+        counts: Rows to take of each file, exactly; None = as many as it holds, times its `times`.
         go_on: Begin where the state beside `out` ends; the rows before are replaced.
 
     Returns:
@@ -131,23 +139,42 @@ def blend(
         ],
         seed=seed,
     )
-    total = total or round(sum(sizes[name] * entry.times for name, entry in zip(sources, entries, strict=True)))
+    if total is None:
+        wholes = [round(sizes[name] * entry.times) for name, entry in zip(sources, entries, strict=True)]
+        counts = counts or ([round(sum(wholes) * quota / BLOCK) for quota in mixed.quotas] if weighted else wholes)
     place = out.with_suffix(".state.json")
     identity = {"seed": seed, "files": [rows.digest for rows in sources.values()], "weights": mixed.quotas}
     start = _start(place, identity) if go_on else 0
     taken = dict.fromkeys(sources, 0)
-    write_rows(out, _drawn(mixed, list(sources.items()), range(start, start + total), taken))
-    state = {**identity, "next": start + total}
+    places = _Places(mixed, start, total, counts)
+    write_rows(out, _drawn(list(sources.items()), places, taken))
+    state = {**identity, "next": places.next}
     with writing(place) as file:
         json.dump(state, file, indent=1)
-    return {"taken": {name.partition(" ")[2]: number for name, number in taken.items()}, "next": start + total}
+    return {"taken": {name.partition(" ")[2]: number for name, number in taken.items()}, "next": places.next}
 
 
-def _drawn(
-    mixed: Mix, sources: list[tuple[str, Rows]], positions: range, taken: dict[str, int]
-) -> Iterator[dict[str, Any]]:
-    for position in positions:
-        which, index = mixed.place(position)
+class _Places:
+    """Which rows a mix takes: so many of the stream's, or its first ones until every source has given its count."""
+
+    def __init__(self, mixed: Mix, start: int, total: int | None, counts: Sequence[int] | None) -> None:
+        self.mixed, self.next = mixed, start
+        self.end = None if total is None else start + total
+        self.left = [count if quota else 0 for count, quota in zip(counts or (), mixed.quotas, strict=False)]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        while self.next < self.end if self.end is not None else any(self.left):
+            which, index = self.mixed.place(self.next)
+            self.next += 1
+            if self.end is None:
+                if not self.left[which]:
+                    continue
+                self.left[which] -= 1
+            yield which, index
+
+
+def _drawn(sources: list[tuple[str, Rows]], places: _Places, taken: dict[str, int]) -> Iterator[dict[str, Any]]:
+    for which, index in places:
         name, rows = sources[which]
         taken[name] += 1
         yield rows.row(index)

@@ -307,11 +307,12 @@ class Build:
         return kept
 
     def _mix(self, made: list[Made], mixed: Path) -> dict[str, Any]:
-        entries, total, told = [one.entry for one in made], self.recipe.total, {}
+        entries, seed, total = [one.entry for one in made], self.recipe.seed, self.recipe.total
         if self.recipe.composition:
-            entries, most, shares = weighted(made, self.recipe.composition)
-            total, told = total or most, {"composition": shares}
-        result = {**told, **blend(entries, mixed, seed=self.recipe.seed, total=total)}
+            entries, counts, shares = weighted(made, self.recipe.composition, total)
+            result = {"composition": shares, **blend(entries, mixed, seed=seed, counts=counts)}
+        else:
+            result = blend(entries, mixed, seed=seed, total=total)
         rows = sum(result["taken"].values())
         return {"in": rows, "out": rows, **result}
 

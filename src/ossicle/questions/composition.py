@@ -47,12 +47,15 @@ class Made:
     entry: BlendEntry
 
 
-def weighted(made: Sequence[Made], composition: Mapping[str, Share]) -> tuple[list[BlendEntry], int, dict[str, Any]]:
-    """Return the entries with the weights of a composition, how many rows they give, and each share's fate.
+def weighted(
+    made: Sequence[Made], composition: Mapping[str, Share], total: int | None = None
+) -> tuple[list[BlendEntry], list[int], dict[str, Any]]:
+    """Return the entries with the weights of a composition, how many rows each gives, and each share's fate.
 
     Args:
         made: Files of questions.
         composition: Shares by name.
+        total: Rows of the mix; None = the most for which no row comes more often than its `times`.
 
     Raises:
         ConfigError: A file belongs to no share.
@@ -63,7 +66,7 @@ def weighted(made: Sequence[Made], composition: Mapping[str, Share]) -> tuple[li
     for kind, size in sizes.items():
         whole[share_of[kind]] += size
     there = {name: share.rows for name, share in composition.items() if whole[name]}
-    total = int(min(whole[name] * sum(there.values()) / rows for name, rows in there.items()))
+    total = total or int(min(whole[name] * sum(there.values()) / rows for name, rows in there.items()))
     entries = [
         one.entry.model_copy(update={"weight": sizes[one.kind] / whole[share_of[one.kind]] * there[share_of[one.kind]]})
         for one in made
@@ -74,7 +77,8 @@ def weighted(made: Sequence[Made], composition: Mapping[str, Share]) -> tuple[li
         for name, share in composition.items()
         if name in there
     }
-    return entries, total, {"shares": told, "absent": [name for name in composition if name not in there]}
+    counts = [int(total * (entry.weight or 0) / sum(there.values()) + 1e-9) for entry in entries]
+    return entries, counts, {"shares": told, "absent": [name for name in composition if name not in there]}
 
 
 def _share(kind: str, composition: Mapping[str, Share]) -> str:
