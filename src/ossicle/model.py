@@ -181,19 +181,20 @@ class AudioLM(PreTrainedModel, GenerationMixin):
         """Return each stream's tokens at the decoder's width from `encode`, and from `prompt` where that matters."""
         connected, finished = {}, dict[str, AudioTokens]()
         for name, stream in self.streams.items():
-            owner = stream.plan.owner
-            if owner not in encoded:
-                raise DataError(f"audio_tokens has no '{owner}'; it has {', '.join(encoded) or 'nothing'}")
-            dtype = next(stream.connector.parameters(), encoded[owner].values).dtype
-            if owner not in finished:
-                features = encoded[owner].to(device=self.device, dtype=dtype)
-                finished[owner] = self.streams[owner].encoder.finish(features, prompt)
-            connected[name] = stream.connector(finished[owner].to(device=self.device, dtype=dtype))
+            for owner in stream.plan.owners:
+                if owner not in encoded:
+                    raise DataError(f"audio_tokens has no '{owner}'; it has {', '.join(encoded) or 'nothing'}")
+                dtype = next(stream.connector.parameters(), encoded[owner].values).dtype
+                if owner not in finished:
+                    features = encoded[owner].to(device=self.device, dtype=dtype)
+                    finished[owner] = self.streams[owner].encoder.finish(features, prompt)
+            heard = stream_plans.side_by_side([finished[owner] for owner in stream.plan.owners])
+            connected[name] = stream.connector(heard.to(device=self.device, dtype=dtype))
         return connected
 
     def prompts(self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None = None) -> Tensor | None:
         """Return (C, D) what each clip is asked, or None where no encoder listens to it; see `mixtures.prompt`."""
-        if not any(stream.plan.encoder.facts().prompt_dependent for stream in self.streams.values()):
+        if not any(stream.plan.facts.prompt_dependent for stream in self.streams.values()):
             return None
         audio = (self.config.audio_token_id, self.config.audio_slot_id)
         return prompt_vectors(self.get_input_embeddings().weight, input_ids, attention_mask, labels, audio)

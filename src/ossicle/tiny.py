@@ -82,6 +82,14 @@ TINY_CONNECTORS: dict[str, dict[str, Any]] = {
     "pool": {"kind": "pool", "factor": 3, "hidden": 24},
     "conv": {"kind": "conv", "depth": 2, "hidden": 24},
     "qformer": {"kind": "qformer", "queries": 4, "window_tokens": 5, "hidden": 16, "depth": 1, "heads": 2},
+    "tags": {
+        "kind": "tags",
+        "tags": ["a dog", "rain"],
+        "factor": 3,
+        "length": 2,
+        "time_embedding": True,
+        "output_norm": True,
+    },
     "tltr": {"kind": "tltr", "heads": 2, "inner": 16},
 }
 """Kind of connector to a spec."""

@@ -18,7 +18,9 @@ from ossicle.adapt.run import Plan, adapt, recipe_of, report_text
 from ossicle.adapt.scenes import scene_samples
 from ossicle.adapt.split import split_by_group
 from ossicle.adapt.views import changed
+from ossicle.audio.io import load_audio
 from ossicle.errors import DataError
+from ossicle.streams import side_by_side
 
 
 def tone(path, hertz, seed=0, seconds=0.5):
@@ -230,6 +232,32 @@ def test_the_whole_way(folder, tiny_model, tmp_path):
     assert (tmp_path / "model" / "card.json").is_file()
     answer = load(tmp_path / "model").answer([(folder / "low_tone" / "a0.wav", "What is it?")], max_new_tokens=4)
     assert isinstance(answer[0].text, str)
+    assert "tags" in load(tmp_path / "model").model.streams
+
+
+def test_the_tagger_is_the_probe_and_knows_what_is_not_the_users(folder, tiny_model, tmp_path):
+    from ossicle.adapt.tags import with_tags
+    from ossicle.inference.engine import load
+
+    engine, found = load(tiny_model, device="cpu"), read_recordings(folder).found
+    others = [wave for kind, wave in samples.old_sounds(found, [], count=24, seed=0) if kind != "own"]
+    assert with_tags(engine, found, others, tmp_path / "start", seed=0) == "tags"
+    grown = load(tmp_path / "start", device="cpu")
+    for name, weight in engine.model.state_dict().items():
+        assert torch.equal(grown.model.state_dict()[name], weight), "what was there stays as it was"
+    connector = grown.model.streams["tags"].connector
+    assert connector.config.tags == ["high tone", "low tone"]
+    heads = {}
+    for name, waves in {"mine": [load_audio(r.path) for r in found], "theirs": others}.items():
+        tokens = side_by_side([*grown.encode(waves).values()])
+        heads[name] = connector.which(connector.pooled(tokens)), connector.any(connector.pooled(tokens))
+    truth = torch.tensor([connector.config.tags.index(r.label) for r in found])
+    assert (heads["mine"][0][:, 0].argmax(-1) == truth).all()
+    assert (heads["mine"][1][:, 0] > 0).float().mean() >= 0.75
+    assert (heads["theirs"][1][:, 0] > 0).float().mean() <= 0.5
+    again = with_tags(grown, found, others, tmp_path / "again", seed=0)
+    assert again == "tags_2", "a model adapted twice keeps what it was taught first"
+    assert with_tags(engine, found[:3], [], tmp_path / "none", seed=0) is None
 
 
 def test_a_full_disk_leaves_nothing_behind(folder, tiny_model, tmp_path, monkeypatch):

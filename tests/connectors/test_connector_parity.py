@@ -50,6 +50,28 @@ def test_pool(counts):
             torch.testing.assert_close(out.values[row, place], connector.layers(mean))
 
 
+@pytest.mark.parametrize("counts", [(7, 3), (8, 1)])
+def test_tags(counts):
+    connector, tokens = _connector("tags", factor=4, length=2, tags=["a", "b", "c"]), _tokens(*counts)
+    out = connector(tokens)
+    for row, count in enumerate(counts):
+        for place, start in enumerate(range(0, count, 4)):
+            real = tokens.values[row, start : min(count, start + 4)]
+            pooled = torch.cat([real.mean(0), real.max(0).values])
+            which = torch.softmax(connector.which(pooled), -1)
+            named = sum(share * name for share, name in zip(which, connector.names, strict=True))
+            got = out.values[row, 2 * place : 2 * place + 2]
+            torch.testing.assert_close(got, torch.sigmoid(connector.any(pooled)) * named)
+        assert out.counts()[row] == 2 * -(-count // 4)
+
+
+def test_a_closed_gate_leaves_nothing_of_the_tags():
+    connector = _connector("tags", factor=4)
+    with torch.no_grad():
+        connector.any.bias.fill_(-200)
+    assert connector(_tokens(7, 3)).values.abs().max() < 1e-6
+
+
 def test_conv():
     connector, tokens = _connector("conv", depth=2, hidden=5), _tokens(9, 4)
     out = connector(tokens)

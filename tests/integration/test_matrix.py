@@ -19,7 +19,7 @@ from ossicle.tiny import TINY_CONNECTORS, TINY_DECODERS, TINY_ENCODERS
 INTEGRATIONS = {
     "attend": {},
     "prepend": {},
-    "cross": {},
+    "cross": {"gate": 1.0},  # at 0.1 a tiny Gemma3, whose text is large, hardly moves
     "attend+block": {"positions": "block"},
     "attend+own": {"own_projections": True},
     "attend+raw": {"norm": False, "positions": "zero", "visibility": "all"},

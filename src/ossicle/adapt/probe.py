@@ -42,8 +42,18 @@ def pooled_features(engine: Any, waves: Sequence[Waveform]) -> Tensor:
     return torch.stack([rows[i] for i in range(len(waves))])
 
 
-def fit(features: Tensor, classes: Tensor, num_classes: int, penalty: float) -> nn.Linear:
-    """Return a softmax regression with an L2 penalty on its weights, by L-BFGS from zero."""
+@torch.enable_grad()
+def fit(features: Tensor, classes: Tensor, num_classes: int, penalty: float, *, balanced: bool = False) -> nn.Linear:
+    """Return a softmax regression with an L2 penalty on its weights, by L-BFGS from zero.
+
+    Args:
+        features: (n, D).
+        classes: (n,) below `num_classes`.
+        num_classes: Of the regression.
+        penalty: Half of this times the sum of squared weights is added to the loss.
+        balanced: Every class counts the same, however many examples it has.
+    """
+    weight = 1 / torch.bincount(classes, minlength=num_classes).clamp(min=1) if balanced else None
     layer = nn.Linear(features.shape[1], num_classes)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -51,7 +61,7 @@ def fit(features: Tensor, classes: Tensor, num_classes: int, penalty: float) -> 
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(layer(features), classes) + penalty * layer.weight.square().sum() / 2
+        loss = nn.functional.cross_entropy(layer(features), classes, weight) + penalty * layer.weight.square().sum() / 2
         loss.backward()
         return loss
 
@@ -75,7 +85,7 @@ def probe_answers(
     classes = torch.tensor([names.index(label) for label in labels])
     mean, spread = train.mean(0), train.std(0).clamp(min=1e-4)
     train, test = (train - mean) / spread, (test - mean) / spread
-    penalty = _choose(train, classes, groups, len(names), seed)
+    penalty = choose_penalty(train, classes, groups, len(names), seed)
     with torch.no_grad():
         best = fit_scores(train, classes, len(names), penalty, test).argmax(-1)
     return [names[index] for index in best.tolist()]
@@ -87,7 +97,7 @@ def fit_scores(train: Tensor, classes: Tensor, num_classes: int, penalty: float,
     return fit(train.clone(), classes, num_classes, penalty)(test.clone()).detach()
 
 
-def _choose(train: Tensor, classes: Tensor, groups: Sequence[str], num_classes: int, seed: int) -> float:
+def choose_penalty(train: Tensor, classes: Tensor, groups: Sequence[str], num_classes: int, seed: int) -> float:
     """Return the penalty with the lowest cross-entropy on a fifth of the groups (accuracy ties on few clips)."""
     unique = sorted(set(groups))
     order = np.random.default_rng(seed).permutation(len(unique))

@@ -22,6 +22,7 @@ from ossicle.adapt.folder import Recording, Recordings, read_recordings
 from ossicle.adapt.probe import pooled_features, probe_answers
 from ossicle.adapt.scenes import scene_samples
 from ossicle.adapt.split import split_by_group
+from ossicle.adapt.tags import with_tags
 from ossicle.audio.io import SUFFIXES, load_audio
 from ossicle.data.rows import write_rows
 from ossicle.errors import DataError
@@ -51,6 +52,7 @@ class Plan:
         batch_size: Samples a step.
         learning_rate: Peak.
         scenes: Scenes composed of the recordings.
+        tags: Give the model a stream with a linear tagger of the labels (`adapt.tags`), where it can have one.
         replay_sounds: Sounds that old questions are asked about.
         forgetting_items: Items per row for measuring what was forgotten.
         seed: Of everything.
@@ -63,9 +65,10 @@ class Plan:
     replay: Path | None = None
     steps: int = 350
     batch_size: int = 32
-    learning_rate: float = 5e-4
+    learning_rate: float = 4e-4
     scenes: int = 300
-    replay_sounds: int = 280
+    tags: bool = True
+    replay_sounds: int = 560
     forgetting_items: int = 24
     seed: int = 0
     device: str = "auto"
@@ -122,15 +125,19 @@ def _adapt_in(
     tell("asking the old questions once more, so that they are not forgotten")
     audio = work / "audio"
     audio.mkdir()
-    others = _other_recordings(plan)
-    replay = samples.replay_samples(old, train, audio, others=others, count=plan.replay_sounds, seed=plan.seed)
-    write_rows(audio / "replay.jsonl", replay)
+    others = _other_recordings(plan, found.found)
+    sounds = list(samples.old_sounds(train, others, count=plan.replay_sounds, seed=plan.seed))
+    write_rows(audio / "replay.jsonl", samples.replay_samples(old, sounds, audio, seed=plan.seed))
     own = samples.own_samples(train, audio, seed=plan.seed)
     own += scene_samples(train, audio, count=plan.scenes, seed=plan.seed)
     write_rows(audio / "own.jsonl", own)
     probe = _probe(old, train, test, plan.seed)
-    del old
-    losses = train_model(plan, work, tell)
+    # The tagger's other side: sounds of the replay, and as many more.
+    sounds += samples.old_sounds(train, others, count=plan.replay_sounds, seed=plan.seed + 1)
+    not_mine = [wave for kind, wave in sounds if kind != "own"]
+    tags = with_tags(old, train, not_mine, work / "start", seed=plan.seed) if plan.tags else None
+    del old, sounds, not_mine
+    losses = train_model(plan, work, tell, tags=tags)
     new = load(work / "model", device=plan.device)
     report = _score(plan, new, train, test, work)
     after = _measure_kept(plan, new, keep, work / "after")
@@ -153,15 +160,28 @@ def _adapt_in(
     return {**result, "notes": _notes(result, train)}
 
 
-def recipe_of(plan: Plan, audio: Path) -> dict[str, Any]:
-    """Return the recipe by which the model is trained further."""
+def recipe_of(plan: Plan, audio: Path, *, start: str | None = None, tags: str | None = None) -> dict[str, Any]:
+    """Return the recipe by which the model is trained further.
+
+    Args:
+        plan: What is done.
+        audio: Folder of the samples.
+        start: Model it starts from, where not the plan's.
+        tags: Name of a stream whose tagger is fitted already and stays; only its names train.
+    """
     has_replay = (audio / "replay.jsonl").is_file() and (audio / "replay.jsonl").stat().st_size > 0
-    mix = [{"source": "own", "weight": 0.55}, *([{"source": "replay", "weight": 0.45}] if has_replay else [])]
+    mix = [{"source": "own", "weight": 0.45}, *([{"source": "replay", "weight": 0.55}] if has_replay else [])]
     disturb = {"kind": "next_token", "feature_dropout": 0.15, "feature_noise": 0.1, "frame_dropout": 0.05}
+    start = start or (str(Path(plan.start).resolve()) if Path(plan.start).is_dir() else plan.start)
+    connectors = (
+        ["connector"]
+        if tags is None
+        else [rf"^streams\.(?!{tags}\.)[^.]+\.connector\.", f"streams.{tags}.connector.names"]
+    )
     return {
         "name": "adapt",
         "seed": plan.seed,
-        "model": {"start": str(Path(plan.start).resolve()) if Path(plan.start).is_dir() else plan.start},
+        "model": {"start": start},
         "data": {
             "own": {"kind": "messages", "path": str(audio / "own.jsonl")},
             **({"replay": {"kind": "messages", "path": str(audio / "replay.jsonl")}} if has_replay else {}),
@@ -169,7 +189,7 @@ def recipe_of(plan: Plan, audio: Path) -> dict[str, Any]:
         "stages": [
             {
                 "name": "adapt",
-                "train": ["connector", "language_model"],
+                "train": [*connectors, "language_model"],
                 "objective": disturb,
                 "mix": mix,
                 "learning_rate": plan.learning_rate,
@@ -186,14 +206,23 @@ def recipe_of(plan: Plan, audio: Path) -> dict[str, Any]:
     }
 
 
-def train_model(plan: Plan, work: Path, tell: Callable[[str], None]) -> dict[str, float]:
-    """Train by the ordinary loop; the model lies in `work/model` afterwards."""
+def train_model(plan: Plan, work: Path, tell: Callable[[str], None], *, tags: str | None = None) -> dict[str, float]:
+    """Train by the ordinary loop; the model lies in `work/model` afterwards.
+
+    Args:
+        plan: What is done.
+        work: Folder with the samples in `audio`, and with tags the model in `start`.
+        tell: Takes lines for people.
+        tags: Name of the stream of tags, if there is one.
+    """
     from ossicle.inference.engine import choose_device
     from ossicle.training.recipe import load
     from ossicle.training.run import Run
 
     recipe = work / "adapt.yaml"
-    recipe.write_text(yaml.safe_dump(recipe_of(plan, work / "audio"), sort_keys=False), encoding="utf-8")
+    start = str(work / "start") if tags is not None else None
+    settings = recipe_of(plan, work / "audio", start=start, tags=tags)
+    recipe.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     done = Run(load(str(recipe)), work / "run", device=choose_device(plan.device), tell=tell).train()
     done.checkpoint.replace(work / "model")
     stage = done.stages[0]
@@ -308,19 +337,18 @@ def _limit(plan: Plan, spec: TaskSpec) -> int:
     return plan.forgetting_items * (4 if spec.source.kind == "clips" else 1)
 
 
-def _other_recordings(plan: Plan) -> list[Path]:
+def _other_recordings(plan: Plan, own: Sequence[Recording]) -> list[Path]:
     """Return recordings under `replay`, without the user's own and without those that forgetting is measured on."""
     if plan.replay is None:
         return []
-    own = plan.folder.resolve()
-    measured = set()
+    folder, left_out = plan.folder.resolve(), {recording.path.resolve() for recording in own}
     for spec in _keep_specs(plan):
         task, _ = build(spec, plan.replay, limit=_limit(plan, spec), seed=plan.seed)
-        measured |= {sound.path for sound in task.sounds.values()} if task else set()
+        left_out |= {sound.path.resolve() for sound in task.sounds.values() if sound.path} if task else set()
     return sorted(
         path
         for path in plan.replay.rglob("*")
-        if path.suffix.lower() in SUFFIXES and own not in path.resolve().parents and path not in measured
+        if path.suffix.lower() in SUFFIXES and folder not in path.resolve().parents and path.resolve() not in left_out
     )
 
 

@@ -3,15 +3,16 @@
     recording ──► itself + changed copies (gain, speed, noise) ──► "What do you hear?" → "A bass drum."
     old sounds ──► questions of every kind ──► the answers the model gave *before* ──► replay
 
-Scenes composed of the recordings come beside them (`adapt.scenes`). Replay needs no old training data: whatever the
-model used to say is what it should go on saying. The sounds are synthesised, the user's own (asked about other
-things), and recordings under `--replay` where given.
+Scenes composed of the recordings come beside them (`adapt.scenes`), and a tagger of their labels before (`adapt.tags`).
+Replay needs no old training data: whatever the model used to say is what it should go on saying. The sounds are
+synthesised, the user's own (asked about other things), and recordings under `--replay` where given.
 Source: learning without forgetting, Li & Hoiem 2016; our choice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,32 +86,28 @@ def asked_about(recording: Recording, rng: np.random.Generator) -> list[tuple[st
 
 
 def replay_samples(
-    engine: Any, recordings: Sequence[Recording], folder: Path, *, others: Sequence[Path] = (), count: int, seed: int
+    engine: Any, sounds: Sequence[tuple[str, Waveform]], folder: Path, *, seed: int
 ) -> list[dict[str, Any]]:
     """Return old questions with the answers that the model gives now.
 
     Args:
         engine: The model before it is adapted.
-        recordings: The user's own, on the training side.
+        sounds: From `old_sounds`.
         folder: Where sounds are written.
-        others: Further recordings, of what the model should keep hearing.
-        count: How many sounds.
         seed: Of every draw.
     """
     rng = np.random.default_rng([seed, 2])
     items: list[tuple[str, Waveform, str]] = []
-    for index, (kind, wave) in enumerate(_old_sounds(rng, recordings, others, count)):
+    for index, (kind, wave) in enumerate(sounds):
         name = f"old-{index:05d}.flac"
-        write(folder / name, wave.samples[: round(LONGEST_S * SAMPLE_RATE_HZ)])
+        write(folder / name, wave.samples)
         kinds = REPLAY_KINDS[kind]
         picked = rng.choice(len(kinds), min(4, len(kinds)), replace=False)
         items += [(name, wave, _old_question(kinds[i], rng)) for i in picked]
     answers = engine.answer([(wave, question) for _, wave, question in items], max_new_tokens=64)
     rows = zip(items, answers, strict=True)
     return [
-        message(name, question, answer.text, min(wave.duration_s, LONGEST_S))
-        for (name, wave, question), answer in rows
-        if answer.text
+        message(name, question, answer.text, wave.duration_s) for (name, wave, question), answer in rows if answer.text
     ]
 
 
@@ -119,10 +116,28 @@ def _old_question(kind: str, rng: np.random.Generator) -> str:
     return outside.ask(rng) if kind == "outside" else ask(kind, rng, names[rng.integers(len(names))])
 
 
-def _old_sounds(
+def old_sounds(
+    recordings: Sequence[Recording], others: Sequence[Path], *, count: int, seed: int
+) -> Iterator[tuple[str, Waveform]]:
+    """Yield what old questions are asked about, of every kind in turn, at most 10 s each.
+
+    Args:
+        recordings: The user's own, on the training side.
+        others: Further recordings, of what the model should keep hearing.
+        count: How many sounds; a few less where recordings cannot be read.
+        seed: Of every draw.
+
+    Yields:
+        Kind (`sound`, `scene`, `speech`, or `own` for the user's) and sound.
+    """
+    rng = np.random.default_rng([seed, 4])
+    for kind, wave in _drawn(rng, recordings, others, count):
+        yield kind, replace(wave, samples=wave.samples[: round(LONGEST_S * SAMPLE_RATE_HZ)])
+
+
+def _drawn(
     rng: np.random.Generator, recordings: Sequence[Recording], others: Sequence[Path], count: int
-) -> Iterable[tuple[str, Waveform]]:
-    """Yield sounds of every kind in turn: other recordings, synthetic sounds and scenes, speech, the user's own."""
+) -> Iterator[tuple[str, Waveform]]:
     from ossicle.world.scenes import random_scene
 
     for index in range(count):

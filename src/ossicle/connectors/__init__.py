@@ -7,5 +7,6 @@ NAMES = {
     "pool": "pool:PoolConnector",
     "conv": "conv:ConvConnector",
     "qformer": "qformer:QformerConnector",
+    "tags": "tags:TagsConnector",
     "tltr": "tltr:TltrConnector",
 }

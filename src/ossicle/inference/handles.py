@@ -101,7 +101,7 @@ class Listener:
         self.model = model
         self.store = store if store is not None else HandleStore()
         self.prints = Fingerprints(model)
-        self.listens = any(s.plan.encoder.facts().prompt_dependent for s in model.streams.values())
+        self.listens = any(s.plan.facts.prompt_dependent for s in model.streams.values())
 
     def refresh(self) -> None:
         """Hash all weights anew at the next hearing."""
@@ -235,7 +235,7 @@ class Listener:
 
     def _fill(self, work: _Pass, name: str, tokens: AudioTokens, segment: AudioSegment, placement: Placement) -> None:
         """Put one stream's keys and values into its segment, clip by clip from handles where they may be kept."""
-        if self.model.streams[name].plan.encoder.facts().prompt_dependent:
+        if self.model.streams[name].plan.facts.prompt_dependent:
             return
         made_by, counts = self.prints.keys(name, segment), tokens.counts()
         by_clip = []

@@ -13,7 +13,7 @@ kept before rotation, so that each question lays its text out against all audio 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,7 @@ def check_live(model: Any) -> None:
         UnsupportedError: Names the part.
     """
     for name, stream in model.streams.items():
-        facts, connector = stream.plan.encoder.facts(), stream.plan.connector
+        facts, connector = stream.plan.facts, stream.plan.connector
         for part, fine, why in (
             (f"encoder '{stream.plan.encoder.kind}'", facts.windowed, "looks across windows"),
             (f"encoder '{stream.plan.encoder.kind}'", not facts.prompt_dependent, "listens to the question"),
@@ -80,7 +80,7 @@ class LiveStream:
         self._ears = [
             _Ear(name=name, group=stream.plan.connector.group_tokens) for name, stream in self.model.streams.items()
         ]
-        owners = {stream.plan.owner for stream in self.model.streams.values()}
+        owners = {owner for stream in self.model.streams.values() for owner in stream.plan.owners}
         self._waiting = {owner: np.zeros(0, np.float32) for owner in owners}
 
     @property
@@ -102,15 +102,19 @@ class LiveStream:
         if samples.ndim != 1 or not np.isfinite(samples).all():
             raise DataError(f"live audio: got shape {samples.shape}; expected (samples,) of finite numbers at 16 kHz")
         self.num_samples += len(samples)
+        heard: dict[str, list[Tensor]] = {owner: [] for owner in self._waiting}
         for owner, waiting in self._waiting.items():
             encoder = self.model.streams[owner].encoder
             joined, size = np.concatenate([waiting, samples]), encoder.config.window_samples
             while len(joined) >= size:
-                tokens = self._encode(owner, joined[:size])
-                for ear in self._of(owner):
-                    self._take(ear, tokens)
+                heard[owner].append(self._encode(owner, joined[:size]))
                 joined = joined[size:]
             self._waiting[owner] = joined.copy()
+        finished = {owner: torch.cat(windows) for owner, windows in heard.items() if windows}
+        for ear in self._ears:
+            tokens = self._beside(ear, finished)
+            if tokens is not None:
+                self._take(ear, tokens)
 
     @torch.inference_mode()
     def answer(self, question: str, *, max_new_tokens: int = 64, **generation: Any) -> Answer:
@@ -155,13 +159,11 @@ class LiveStream:
         """
         if not self.num_samples:
             raise DataError("live audio: nothing has been heard yet; append samples first")
-        tails = {
-            owner: self._encode(owner, waiting) if len(waiting) else None for owner, waiting in self._waiting.items()
-        }
+        tails = {owner: self._encode(owner, waiting) for owner, waiting in self._waiting.items() if len(waiting)}
         connected, new = {}, {}
         for ear in self._ears:
             rate_hz = self.model.streams[ear.name].plan.connector.rate_hz(self._facts(ear).rate_hz)
-            tail = self._connect(ear, _joined(ear.left, tails[self.model.streams[ear.name].plan.owner]))
+            tail = self._connect(ear, _joined(ear.left, self._beside(ear, tails)))
             new[ear.name] = tail
             values = torch.cat([*ear.done, *([tail] if tail is not None else [])])[None]
             valid = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
@@ -173,11 +175,13 @@ class LiveStream:
                 self._fill(ear, next(segments), memory, new[ear.name])
         return memory, placement, sum(tokens.values.shape[1] for tokens in connected.values())
 
-    def _of(self, owner: str) -> Sequence[_Ear]:
-        return [ear for ear in self._ears if self.model.streams[ear.name].plan.owner == owner]
+    def _beside(self, ear: _Ear, tokens: Mapping[str, Tensor]) -> Tensor | None:
+        """Return (N, D) a stream's encoder tokens, of several encoders side by side; None where there are none."""
+        parts = [tokens[owner] for owner in self.model.streams[ear.name].plan.owners if owner in tokens]
+        return torch.cat(parts, -1) if parts else None
 
     def _facts(self, ear: _Ear) -> Any:
-        return self.model.streams[ear.name].plan.encoder.facts()
+        return self.model.streams[ear.name].plan.facts
 
     def _encode(self, owner: str, samples: np.ndarray) -> Tensor:
         """Return (N, D) tokens of one window, or of the beginning of one."""

@@ -163,7 +163,7 @@ class Running:
     @property
     def _listens(self) -> bool:
         """Whether what a clip sounds like depends on the question."""
-        return any(stream.plan.encoder.facts().prompt_dependent for stream in self.model.streams.values())
+        return any(stream.plan.facts.prompt_dependent for stream in self.model.streams.values())
 
     def _hear(self, rows: Sequence[Row], ids: Tensor, mask: Tensor) -> tuple[AudioMemory | None, Tensor]:
         """Return what the decoder needs of the rows' clips, and the positions of the text."""

@@ -35,7 +35,7 @@ def trace(engine: Engine, wave: Waveform, question: str) -> dict[str, Any]:
         owner = model.streams[stream.plan.owner].encoder
         row = {
             "name": name,
-            "encoder": stream.plan.encoder.kind,
+            "encoder": " + ".join(model.streams[owner].plan.encoder.kind for owner in stream.plan.owners),
             "connector": stream.plan.connector.kind,
             "integration": stream.plan.integration.kind,
             "tokens": int(connected[name].counts()[0]),

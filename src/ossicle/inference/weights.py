@@ -84,8 +84,9 @@ class Fingerprints:
     def _parts(self, tier: str, name: str, segment: AudioSegment | None) -> tuple[list[nn.Module], list[Any]]:
         """Return the modules that a tier of a stream depends on, and their settings."""
         stream = self.model.streams[name]
-        parts: list[nn.Module] = [self.model.streams[stream.plan.owner].encoder]
-        settings: list[Any] = [tier, name, stream.plan.encoder.model_dump(mode="json")]
+        encoders = [self.model.streams[owner].encoder for owner in stream.plan.owners]
+        parts: list[nn.Module] = list(encoders)
+        settings: list[Any] = [tier, name, [encoder.config.model_dump(mode="json") for encoder in encoders]]
         if tier != "features":
             parts.append(stream.connector)
             settings.append(stream.plan.connector.model_dump(mode="json"))

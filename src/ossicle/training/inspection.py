@@ -174,7 +174,7 @@ def stream_facts(model: AudioLM) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": name,
-                "encoder": plan.encoder.kind if plan.owner == name else plan.owner,
+                "encoder": plan.encoder.kind if plan.owner == name else " + ".join(plan.owners),
                 "connector": plan.connector.kind,
                 "integration": plan.integration.kind,
                 "layers": seen,
