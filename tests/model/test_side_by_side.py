@@ -82,6 +82,7 @@ def test_a_change_in_either_encoder_changes_what_is_kept_of_it():
     before = prints.tokens()
     with torch.no_grad():
         next(model.streams["b"].encoder.parameters()).add_(1)
+    prints.look()
     after = prints.tokens()
     assert {name for name in before if before[name] != after[name]} == {"b", "both"}
 
