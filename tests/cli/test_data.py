@@ -78,6 +78,8 @@ def test_mistakes_are_one_line_and_exit_two(sounds, tmp_path, capsys):
         assert error.startswith("ossicle: error:")
         assert len(error.strip().splitlines()) == 1
     assert not out.exists()
+    assert "is a folder" in command(capsys, "stats", sounds)[1], "recordings are imported first"
+    assert "data import" in command(capsys, "stats", sounds)[1]
 
 
 @contextmanager

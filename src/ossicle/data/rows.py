@@ -87,6 +87,11 @@ def read_rows(path: Path, expected: str = "an object") -> Iterator[dict[str, Any
     Raises:
         DataError: It is not there, or a line is no JSON object (with its number).
     """
+    if path.is_dir():
+        raise DataError(
+            f"{path}: is a folder; expected a file with one JSON object per line "
+            f"(of a folder of recordings, `ossicle data import {path} --out clips.jsonl` makes one)"
+        )
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected one JSON object per line")
     with path.open("rb") as file:
