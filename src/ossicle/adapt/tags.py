@@ -23,10 +23,11 @@ from ossicle.adapt.folder import Recording
 from ossicle.adapt.probe import BATCH, PENALTIES, choose_penalty, fit
 from ossicle.audio.io import load_audio
 from ossicle.connectors.group import shrunk_mask
+from ossicle.errors import CheckpointError, ConfigError
 from ossicle.model import AudioLM
 from ossicle.processor import AudioProcessor
 from ossicle.questions.names import spoken
-from ossicle.streams import side_by_side
+from ossicle.streams import plan, side_by_side
 from ossicle.types import Waveform
 
 STREAM = "tags"
@@ -86,9 +87,6 @@ def _owners(model: AudioLM) -> list[str]:
 
 def _fits(model: AudioLM) -> bool:
     """Return whether all encoders' features can stand side by side, whatever is asked."""
-    from ossicle.errors import ConfigError
-    from ossicle.streams import plan
-
     facts = [model.streams[name].plan.facts for name in _owners(model)]
     if any(each.prompt_dependent or not each.windowed for each in facts) or getattr(model, "hf_quantizer", None):
         return False
@@ -124,7 +122,10 @@ def _grown(model: AudioLM, name: str, tags: list[str], length: int) -> AudioLM:
         },
     ]
     grown = AudioLM(config).to(model.device)
-    grown.load_state_dict(model.state_dict(), strict=False)
+    missing, left_over = grown.load_state_dict(model.state_dict(), strict=False)  # the new stream has none yet
+    strange = [*left_over, *(key for key in missing if not key.startswith(f"streams.{name}."))]
+    if strange:
+        raise CheckpointError(f"adapt: weights of the model to begin with do not fit it ({', '.join(strange[:5])})")
     grown.generation_config = model.generation_config
     grown.streams[name].integration.start(grown.language_model)
     return grown.eval()
@@ -200,7 +201,7 @@ def _put(layer: nn.Linear, fitted: nn.Linear, mean: Tensor, spread: Tensor) -> N
 
 @torch.no_grad()
 def _name(model: AudioLM, processor: Any, stream: str) -> None:
-    """Start each tag at the mean embedding of its words, at the scale of text."""
+    """Start the tokens of each tag at the embeddings of its words, in turn, scaled to a mean square of 1."""
     connector, table = model.streams[stream].connector, model.get_input_embeddings().weight
     for row, tag in enumerate(connector.config.tags):
         ids = _words(processor, tag)

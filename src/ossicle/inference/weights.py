@@ -4,8 +4,9 @@
     tokens     that + connector weights · settings                           by stream
     keys       that + input norms, K/V projections, key norms, own projections, adapters and their scales
 
-A hash is made anew only when a tensor was replaced or written to (autograd's version counters say so). Of an adapted
-layer only the adapters that are switched on count, with their scales. Source: our choice.
+A hash is made anew only when a tensor was replaced or written to (autograd's version counters say so), which is seen
+at the next `look`: handles look before each request. Of an adapted layer only the adapters that are switched on count,
+with their scales. Source: our choice.
 """
 
 from __future__ import annotations
