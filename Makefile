@@ -4,6 +4,7 @@
 #   make test                      default suite        make docs     regenerate the generated pages
 #   make cards                     result cards of nano and of MODELS="…" into docs/cards
 #   make setup                     .venv/bin/ossicle    make matrix   the slow suite
+#   make gpu                       what needs CUDA
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,7 +22,7 @@ export OSSICLE_GOLDEN ?= $(abspath ../shared/golden)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix docs cards matrix clean
+.PHONY: help setup demo test check fix docs cards matrix gpu clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -41,6 +42,9 @@ test: $(READY)
 
 matrix: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "slow and not gpu and not network"
+
+gpu: $(READY)
+	$(BIN)/python -m pytest -m gpu
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -99,9 +99,51 @@ def train_flops(
     frozen = 0 if how.base else parts["base"] + parts["head"]
     frozen += 0 if how.feed_forward else parts["feed_forward"]
     adapters = how.rank * _adapter_weights(config, streams, text)
+    if not how.checkpointing:
+        return 3 * forward - frozen + 3 * adapters - (0 if how.base else _unasked(config, streams, text, how.rank))
     # Recomputing a layer stops before its last product, whose result nobody needs: a third of the feed-forward work.
-    again = forward - parts["head"] - parts["feed_forward"] // 3 + adapters if how.checkpointing else 0
+    # Blocks of `cross` lie between the layers, and are not recomputed.
+    crossed = parts["crossing"] + 4 * config.num_hidden_layers * config.hidden_size * text * _tokens(streams)["cross"]
+    again = forward - parts["head"] - parts["feed_forward"] // 3 - crossed + adapters
     return 3 * forward - frozen + 3 * adapters + again
+
+
+def _unasked(config: PreTrainedConfig, streams: Sequence[tuple[str, int]], text: int, rank: int) -> int:
+    """Return the gradients that nobody asks for: of frozen embeddings, through the first layer's Q, K and V.
+
+    Prepended audio lies in the same rows and asks for them; so do recomputed layers, which need a gradient at their
+    inputs, and blocks of `cross`, the first of which lies before the first layer.
+    """
+    tokens = _tokens(streams)
+    if tokens["prepend"] or tokens["cross"]:
+        return 0
+    q_width, kv_width = _widths(config)
+    return 2 * text * config.hidden_size * (q_width + 2 * kv_width + 3 * rank)
+
+
+def kept_elements(config: PreTrainedConfig, streams: Sequence[tuple[str, int]], *, text: int, labels: int) -> int:
+    """Return the numbers of one row that backward needs where everything trains and nothing is recomputed.
+
+        a row, a layer             its two norms' inputs and outputs (4 D), queries, keys, values, what was read, and of
+                                   the feed-forward gate, its activation, up and their product (4 F)
+        an attended token, a layer its norm's output, key and value; a block of `cross` keeps the token's norm once
+        a crossing row, a layer    its norm's input and output, query, what was read
+        beside the layers          each attended or crossed token, each row's last norm (2 D), and a label's logits
+
+    Args:
+        config: The decoder's.
+        streams: (integration kind, audio tokens) of each stream.
+        text: Text tokens of the row.
+        labels: Rows that need logits.
+    """
+    width, ffn, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    (q_width, kv_width), tokens = _widths(config), _tokens(streams)
+    rows = text + tokens["prepend"]
+    layer = rows * (4 * width + 2 * q_width + 2 * kv_width + 4 * ffn) + tokens["attend"] * (width + 2 * kv_width)
+    if tokens["cross"]:
+        layer += rows * 4 * width + tokens["cross"] * 3 * width
+    beside = (tokens["attend"] + tokens["cross"] + 2 * rows) * width
+    return layers * layer + beside + labels * (width + config.vocab_size)
 
 
 def _adapter_weights(config: PreTrainedConfig, streams: Sequence[tuple[str, int]], text: int) -> int:

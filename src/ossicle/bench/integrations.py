@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ossicle.bench import measure, shapes
-from ossicle.bench.flops import Trained, forward_flops, train_flops
+from ossicle.bench.flops import Trained, forward_flops, kept_elements, train_flops
 from ossicle.errors import ConfigError, OssicleError, suggest
 from ossicle.loss import IGNORE
 from ossicle.model import AudioLM, AudioLMConfig
@@ -159,6 +159,9 @@ class Variant:
             "analytic_flops": shape.batch
             * train_flops(config, self.split, text=shape.text_tokens, labels=shape.label_tokens, trained=self.trained),
         }
+        if self.trained == Trained():
+            elements = kept_elements(config, self.split, text=shape.text_tokens, labels=shape.label_tokens)
+            train["analytic_bytes"] = shape.batch * elements * self.dtype.itemsize
         peak = measure.Peak(self.device)
         self.infer_step()
         flops = forward_flops(config, self.split, text=shape.text_tokens, heads_at=1)
@@ -199,7 +202,8 @@ def run(
 
     Returns:
         `results` by variant (`train` and `infer`: samples_per_s, tokens_per_s, activation_bytes, peak_bytes,
-        analytic_flops, seconds with spread), `ratios` (measured, analytic, share of the analytic limit), `setting`;
+        analytic_flops, seconds with spread; `utilisation` of a device whose peak is known; analytic_bytes where
+        everything trains), `ratios` (measured, analytic, share of the analytic limit; the same of `memory`), `setting`;
         with peers also `peers` by name, as `results`; with matrices `matrices`: the share of a PLITS step, by mode.
 
     Raises:
@@ -213,27 +217,32 @@ def run(
     shape = setting.resolved()
     names = (*variants, *(PEERS if peers else ()), *((MATRICES,) if matrices else ()))
     facts, times = _measure(setting, names)
-    rows = {n: {mode: _row(facts[n][mode], times[n][mode], shape) for mode in ("train", "infer")} for n in names}
+    device = _device_name(setting.device)
+    peak = measure.peak_tflops(device, setting.dtype)
+    rows = {n: {mode: _row(facts[n][mode], times[n][mode], shape, peak) for mode in ("train", "infer")} for n in names}
     ratios = {
         f"{a}/{b}": {mode: _ratio(a, b, mode, rows, times) for mode in ("train", "infer")}
         for a, b in PAIRS + PEER_PAIRS
         if a in names and b in names
     }
     flat = {pair: {**modes["train"], "infer": modes["infer"]} for pair, modes in ratios.items()}
+    for pair, found in flat.items():
+        found.update(_memory(*(rows[name]["train"] for name in pair.split("/"))))
     about = {
         **asdict(setting),
         **asdict(shape),
         "torch": torch.__version__,
-        "device_name": _device_name(setting.device),
+        "device_name": device,
+        "peak_tflops": peak,
     }
-    found = {"results": {name: rows[name] for name in variants}, "ratios": flat, "setting": about}
+    told: dict[str, Any] = {"results": {name: rows[name] for name in variants}, "ratios": flat, "setting": about}
     if matrices and "plits-mlp" in names:
         shares = {
             mode: [m / s for m, s in zip(times[MATRICES][mode], times["plits-mlp"][mode], strict=True)]
             for mode in ("train", "infer")
         }
-        found["matrices"] = {mode: statistics.median(values) for mode, values in shares.items()}
-    return {**found, "peers": {name: rows[name] for name in PEERS}} if peers else found
+        told["matrices"] = {mode: statistics.median(values) for mode, values in shares.items()}
+    return {**told, "peers": {name: rows[name] for name in PEERS}} if peers else told
 
 
 def _measure(setting: Setting, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, list[float]]]]:
@@ -258,10 +267,12 @@ def _measure(setting: Setting, names: Sequence[str]) -> tuple[dict[str, Any], di
     return facts, times
 
 
-def _row(facts: dict[str, Any], spent: list[float], shape: shapes.Shape) -> dict[str, Any]:
+def _row(facts: dict[str, Any], spent: list[float], shape: shapes.Shape, peak: float | None) -> dict[str, Any]:
     median = statistics.median(spent)
     tokens = shape.batch * (shape.text_tokens + shape.audio_tokens)
+    used = {"utilisation": facts["analytic_flops"] / median / peak / 1e12} if peak else {}
     return {
+        **used,
         "samples_per_s": shape.batch / median,
         "tokens_per_s": tokens / median,
         **facts,
@@ -274,6 +285,14 @@ def _ratio(a: str, b: str, mode: str, results: dict[str, Any], times: dict[str, 
     measured = statistics.median(y / x for x, y in zip(times[a][mode], times[b][mode], strict=True))
     analytic = results[b][mode]["analytic_flops"] / results[a][mode]["analytic_flops"]
     return {"measured": measured, "analytic": analytic, "share": measured / analytic}
+
+
+def _memory(a: dict[str, Any], b: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Return how many times less `a` keeps for backward, beside the analytic ratio; empty where that is not known."""
+    if "analytic_bytes" not in a or "analytic_bytes" not in b:
+        return {}
+    measured, analytic = b["activation_bytes"] / a["activation_bytes"], b["analytic_bytes"] / a["analytic_bytes"]
+    return {"memory": {"measured": measured, "analytic": analytic, "share": measured / analytic}}
 
 
 def _start(name: str, setting: Setting) -> subprocess.Popen[str]:

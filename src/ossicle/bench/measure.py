@@ -81,3 +81,26 @@ def seconds(run: Callable[[], object], device: torch.device, clock: str = "wall"
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return now() - began
+
+
+PEAKS_BF16 = {
+    "H200": 989.4,
+    "H100 PCIe": 756.0,
+    "H100": 989.4,
+    "A100": 312.0,
+    "L40S": 362.0,
+    "L4": 121.0,
+}
+"""Dense bf16 TFLOP/s of tensor cores by part of a device's name (NVIDIA's data sheets); the first that fits counts."""
+
+
+def peak_tflops(device_name: str, dtype: str) -> float | None:
+    """Return what a device's data sheet promises for products in bf16, None where it is not known here.
+
+    Example:
+        >>> peak_tflops("NVIDIA H100 80GB HBM3", "bf16")
+        989.4
+    """
+    if dtype != "bf16":
+        return None
+    return next((peak for part, peak in PEAKS_BF16.items() if part in device_name), None)
