@@ -79,7 +79,8 @@ class Variant:
             text_config=dict(shape.decoder), streams=streams, audio_token_id=vocab - 1, audio_slot_id=vocab - 2
         )
         self.config = config.text_config
-        self.model: Any = AudioLM(config).to(self.device, self.dtype)
+        with self.device:  # a billion random weights are made where they stay
+            self.model: Any = AudioLM(config).to(self.dtype)
         for stream in self.model.streams.values():
             stream.encoder, stream.connector = None, None
         if setting.lora:

@@ -31,8 +31,9 @@ class Peer(Variant):
         shape = self.shape
         self.split = [("prepend", shape.audio_tokens)]
         self.config = AutoConfig.for_model(**shape.decoder)
-        model = _qwen2_audio(shape.decoder) if name == "qwen2-audio" else _plain(self.config)
-        self.model: Any = model.to(self.device, self.dtype)
+        with self.device:
+            model = _qwen2_audio(shape.decoder) if name == "qwen2-audio" else _plain(self.config)
+        self.model: Any = model.to(self.dtype)
         if setting.checkpointing:
             self.model.gradient_checkpointing_enable()
         self.audio = [self._values(shape.audio_tokens)]
