@@ -11,7 +11,7 @@ connector outputs and keys/values by audio handles. Parts are named `language_mo
 
 from __future__ import annotations
 
-import ossicle.deferred  # noqa: F401  # isort: skip  (before transformers, which then imports less)
+import ossicle.lean  # noqa: F401  # isort: skip  (before transformers, which then imports less)
 import copy
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreT
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ossicle import streams as stream_plans
+from ossicle.deferred import undrawn
 from ossicle.errors import CheckpointError, ConfigError, DataError
 from ossicle.integration.base import Placement, place, slot_rows
 from ossicle.integration.memory import AudioMemory, input_norms
@@ -121,7 +122,8 @@ class AudioLM(PreTrainedModel, GenerationMixin):
             CheckpointError: Missing, unexpected or misshapen weights, each named.
         """
         wants_info = kwargs.pop("output_loading_info", False)
-        model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
+        with undrawn():
+            model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
         problems = {
             kind: sorted(map(str, info[kind])) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
         }

@@ -8,7 +8,7 @@ passed as samples; front ends live in the encoders.
 
 from __future__ import annotations
 
-import ossicle.deferred  # noqa: F401  # isort: skip  (before transformers, which then imports less)
+import ossicle.lean  # noqa: F401  # isort: skip  (before transformers, which then imports less)
 
 from collections.abc import Sequence
 from typing import Any, Literal

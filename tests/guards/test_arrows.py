@@ -7,7 +7,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "ossicle"
 ORDER = [
-    {"types", "errors", "registry", "config", "deferred"},
+    {"types", "errors", "registry", "config", "deferred", "compiler", "lean"},
     {"audio"},
     {"world", "encoders"},
     {"connectors", "mixtures"},

@@ -40,9 +40,9 @@ def installed(wheel, core_site, tmp_path_factory) -> Path:
     return folder
 
 
-def _run(installed, folder, *words):
+def _run(installed, folder, *words, **named):
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "OSSICLE"))}
-    clean |= {"HF_HUB_OFFLINE": "1", "HOME": str(folder)}
+    clean |= {"HF_HUB_OFFLINE": "1", "HOME": str(folder), **named}
     command = [installed / "bin" / "ossicle", *map(str, words)]
     return subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True)
 
@@ -60,8 +60,11 @@ def test_the_wheel_holds_what_the_command_needs_and_nothing_else(wheel):
 
 def test_nano_answers_from_another_folder(installed, tmp_path):
     soundfile.write(tmp_path / "tone.wav", np.sin(np.arange(32000) / 9).astype(np.float32) / 3, 16000)
-    done = _run(installed, tmp_path, "ask", "tone.wav", "What do you hear?", "--json")
+    done = _run(installed, tmp_path, "ask", "tone.wav", "What do you hear?", "--json", PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 0, done.stderr
+    imported = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "transformers.cache_utils" in imported
+    assert not imported & {"torch._dynamo", "torch.distributed.tensor", "sympy"}, "an answer waits for none"
     result = json.loads(done.stdout)
     assert result["model"] == "nano"
     assert result["answer"]

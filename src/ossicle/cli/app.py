@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from ossicle.cli import VERBS, output
+from ossicle.deferred import work_alone
 
 HELP = """Give language models ears: ask recordings questions, and build, train, evaluate and serve audio LLMs.
 
@@ -51,6 +52,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0 done, 2 the user's error, 1 ours.
     """
+    work_alone()
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug, words = _take_debug(words)
     as_json = "--json" in words

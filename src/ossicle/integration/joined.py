@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.bias import causal_lower_right
 
 sdpa = nn.functional.scaled_dot_product_attention
 
@@ -122,6 +121,9 @@ def attend(query: Tensor, audio: tuple[Tensor, Tensor], text: tuple[Tensor, Tens
         early, key, value = (part[:, :, :deaf] for part in (query, *text))
         parts.append(sdpa(early, key, value, is_causal=deaf > 1, **options))
     if deaf < length:
+        # Imported here: it brings the compiler, a second of imports that a mask does without.
+        from torch.nn.attention.bias import causal_lower_right
+
         bias = causal_lower_right(length - deaf, keys.shape[2]) if length - deaf > 1 else None
         parts.append(sdpa(query[:, :, deaf:], keys, values, bias, **options))
     return torch.cat(parts, 2).transpose(1, 2).contiguous()
