@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreT
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ossicle import streams as stream_plans
+from ossicle.audio.features import shared
 from ossicle.deferred import undrawn
 from ossicle.errors import CheckpointError, ConfigError, DataError
 from ossicle.integration.base import Placement, place, slot_rows
@@ -159,6 +160,7 @@ class AudioLM(PreTrainedModel, GenerationMixin):
         """Checkpoint the layers, never re-entrant: audio memory reaches them as a keyword."""
         super().gradient_checkpointing_enable({**(gradient_checkpointing_kwargs or {}), "use_reentrant": False})
 
+    @shared()
     def encode(self, audio_values: Tensor, audio_lengths: Tensor, *, every: bool = False) -> dict[str, AudioTokens]:
         """Run every encoder once.
 

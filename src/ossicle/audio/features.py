@@ -21,7 +21,9 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
@@ -35,6 +37,10 @@ from ossicle.types import SAMPLE_RATE_HZ
 FRAME_SAMPLES = 400
 HOP_SAMPLES = 160
 KALDI_FLOOR = float(torch.finfo(torch.float32).eps)
+
+SHARED_CALLS = 4
+"""Results of `log_mel` that `shared` keeps: what encoders make of some windows before the next encoder hears them."""
+_kept: ContextVar[list[tuple[tuple[object, ...], Tensor, Tensor]] | None] = ContextVar("kept", default=None)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,6 +67,45 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
         device = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)).device
         with torch.autocast(device.type, enabled=False):
             return function(*args, **kwargs)
+
+    return run
+
+
+@contextmanager
+def shared() -> Iterator[None]:
+    """Let encoders that hear the same samples through the same front end share its log-mel while this is entered.
+
+    Example:
+        >>> with shared():
+        ...     a, b = (log_mel(torch.zeros(1, 800), torch.tensor([800]), num_mels=16) for _ in range(2))
+        >>> a is b
+        True
+    """
+    token = _kept.set([])
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def once(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Take the result of the same call on the same samples, where `shared` keeps one; it is not to be written to."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        kept, (windows, lengths) = _kept.get(), args[:2]
+        assert isinstance(windows, Tensor)
+        assert isinstance(lengths, Tensor)
+        if kept is None or windows.requires_grad or windows.device.type != "cpu":  # elsewhere comparing is waiting
+            return function(*args, **kwargs)
+        key = (windows.shape, windows.dtype, windows.device, tuple(lengths.tolist()), *sorted(kwargs.items()))
+        for known, samples, result in kept:
+            if known == key and torch.equal(samples, windows):
+                return result
+        result = function(*args, **kwargs)
+        if len(kept) < SHARED_CALLS:
+            kept.append((key, windows, result))
+        return result
 
     return run
 
@@ -104,6 +149,7 @@ def num_log_mel_frames(num_samples: int, hop_samples: int = HOP_SAMPLES) -> int:
     return ceil_div(num_samples, hop_samples)
 
 
+@once
 @full_precision
 def log_mel(
     windows: Tensor,
@@ -139,12 +185,19 @@ def log_mel(
     left = (window_samples - hop_samples) // 2
     right = (frames - 1) * hop_samples + window_samples - left - windows.shape[1]
     rows = functional.pad(windows.float(), (left, max(0, right))).unfold(1, window_samples, hop_samples)[:, :frames]
-    spectrum = torch.fft.rfft(rows * hann(window_samples, True, windows.device, torch.float32), fft)  # (W, T, bins)
     norm = "slaney" if mel_scale == "slaney" else None
-    bank = MelBank(num_mels, fft, 0.0, high_hz, mel_scale, norm)
-    mels = spectrum.abs().square() @ mel_matrix(bank, windows.device, torch.float32)  # (W, T, F)
+    matrix = mel_matrix(MelBank(num_mels, fft, 0.0, high_hz, mel_scale, norm), windows.device, torch.float32)
+    shape = hann(window_samples, True, windows.device, torch.float32)
+    together = 1 if windows.device.type == "cpu" else len(windows)  # a row's spectrum fits a CPU's cache, many do not
+    mels = torch.cat([_power(part * shape, fft) @ matrix for part in rows.split(together)])  # (W, T, F)
     real = prefix_mask(-(-lengths // hop_samples), frames)[..., None]
     return mels.clamp_min(floor).log10().masked_fill(~real, math.log10(floor)).transpose(1, 2)
+
+
+def _power(frames: Tensor, fft: int) -> Tensor:
+    """Return the (…, bins) power spectrum of frames (…, samples); without the roots that `abs` would take."""
+    parts = torch.view_as_real(torch.fft.rfft(frames, fft)).square()
+    return parts[..., 0] + parts[..., 1]
 
 
 @full_precision
