@@ -13,6 +13,7 @@ import pytest
 
 from evaluation.conftest import write_set
 from evaluation.doubles import Deaf, Oracle, Said
+from evaluation.tiny_lms import text_lm
 from ossicle.errors import ConfigError, DataError
 from ossicle.evaluation.card import read_card
 from ossicle.evaluation.choices import asked, rotations
@@ -249,3 +250,60 @@ def test_the_command_line_scores_predictions_and_compares(tiny_root, tmp_path, c
     assert "cannot read the card" in capsys.readouterr().err
     assert run(["eval", "--suite", "esc11", "--root", str(tiny_root)]) == 2
     assert "did you mean 'esc10'" in capsys.readouterr().err
+
+
+class Embeddings(BaseHTTPRequestHandler):
+    """An `/embeddings` endpoint that hashes words, and answers out of order."""
+
+    asked: ClassVar[list[tuple[str, str, dict]]] = []
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append((self.path, self.headers["Authorization"], body))
+        rows = [{"index": i, "embedding": v.tolist()} for i, v in enumerate(hash_embed(body["input"]))]
+        reply = json.dumps({"data": rows[::-1]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(reply)))
+        self.end_headers()
+        self.wfile.write(reply)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_an_embeddings_endpoint_reads_labels_and_is_named_in_the_card(tiny_root, tmp_path):
+    http = HTTPServer(("127.0.0.1", 0), Embeddings)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    Embeddings.asked.clear()
+    url = f"http://127.0.0.1:{http.server_port}/v1"
+    try:
+        embed = embedder_named(f"{url}#small", key="secret")
+        np.testing.assert_allclose(embed(["rain", ""]), hash_embed(["rain", " "]))
+        path, key, body = Embeddings.asked[0]
+        assert (path, key, body["model"]) == ("/v1/embeddings", "Bearer secret", "small")
+
+        class Misspelt:
+            def answer(self, items, **_):
+                return [Said("helicopterr") for _ in items]
+
+        setting = Setting(suite="esc10", root=tiny_root, limit=12, embedder=f"{url}#small")
+        result = run_suite(setting, Misspelt(), out=tmp_path, model=MODEL)
+        assert read_card(Path(result["card"]))["parser_embedding"]["embedder"] == f"{url}#small"
+        assert result["tasks"]["esc10"]["read_by_embedding"] == 12
+    finally:
+        http.shutdown()
+        http.server_close()
+    with pytest.raises(DataError, match="expected an OpenAI-compatible /embeddings"):
+        embed(["rain"])
+
+
+def test_any_text_encoder_in_a_folder_embeds_and_padding_changes_nothing(tmp_path):
+    folder = text_lm(tmp_path / "text")
+    embed = embedder_named(str(folder))
+    together = embed(["rain", "a dog barks at the door", ""])
+    assert together.shape[0] == 3
+    np.testing.assert_allclose(together[0], embed(["rain"])[0], atol=1e-5)
+    assert np.linalg.norm(together[0] - together[1]) > 1e-3
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="no text encoder there"):
+        embedder_named(str(tmp_path / "empty"))

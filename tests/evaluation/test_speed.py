@@ -13,16 +13,16 @@ from ossicle.evaluation.run import Outcome, Setting, build_tasks
 from ossicle.evaluation.score import task_requests
 from ossicle.evaluation.task import suite_specs
 
-LIMIT = int(os.environ.get("OSSICLE_SPEED_LIMIT", "8"))
+LIMIT = int(os.environ.get("OSSICLE_SPEED_LIMIT", "24"))
 SINGLES = int(os.environ.get("OSSICLE_SPEED_SINGLES", "48"))
 """Random questions that are asked one at a time; their mean stands for all."""
 
 
-def seconds(ask) -> float:
-    """CPU seconds, so that other work on the machine does not count."""
-    began = time.process_time()
+def seconds(ask) -> np.ndarray:
+    """Return (by the clock, of the processor); the clock is what a user waits, but other work on the machine counts."""
+    began = np.array([time.perf_counter(), time.process_time()])
     ask()
-    return time.process_time() - began
+    return np.array([time.perf_counter(), time.process_time()]) - began
 
 
 @pytest.mark.slow
@@ -51,7 +51,8 @@ def test_batches_answer_five_times_as_many_questions_a_second(data_root):
     store = AnswerStore(None, {})
     together = seconds(lambda: collect(engine, wanted, sounds, store)) / len(wanted)
     alone = (alone + seconds(lambda: [ask(request) for request in some[half:]])) / len(some)
-    print(f"{len(wanted)} questions: {together:.4f} s each together, {alone:.4f} s alone (mean of {len(some)})", end="")
-    print(f", x {alone / together:.2f}")
+    for name, apart, at_once in zip(("the clock", "processor time"), alone, together, strict=True):
+        print(f"{len(wanted)} questions, by {name}: {at_once:.4f} s each together, {apart:.4f} s alone", end="")
+        print(f" (mean of {len(some)}), x {apart / at_once:.2f}")
     assert said == {key: store.replies[key] for key in said}, "the answers are the same"
-    assert alone >= 5 * together
+    assert alone[0] >= 5 * together[0]
