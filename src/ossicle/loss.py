@@ -21,8 +21,11 @@ from torch.utils.checkpoint import checkpoint
 IGNORE = -100
 """Label of a token that gives no loss."""
 
-CHUNK = 2**24
-"""Logits that exist at one time in `head_loss`: 64 MiB in float32."""
+CHUNK = {"cpu": 2**24, "cuda": 2**26}
+"""Logits that exist at one time in `head_loss`, by device: 64 or 256 MiB in float32.
+
+Each chunk goes once through the whole gradient of the head (1 ms of 80 on an H100 for 128,256 words of width 2048).
+"""
 
 
 def next_token_loss(logits: Tensor, labels: Tensor, count: Tensor | int | None = None) -> Tensor:
@@ -80,7 +83,8 @@ def head_loss(
         weights: (n,) factor of each label's loss; None = 1. They change the sum, not the count it is divided by.
     """
     plain = type(head) is nn.Linear and not head._forward_hooks and not head._forward_pre_hooks
-    rows = max(1, CHUNK // head.out_features) if hasattr(head, "out_features") else len(targets)
+    chunk = CHUNK.get(hidden.device.type, CHUNK["cpu"])
+    rows = max(1, chunk // head.out_features) if hasattr(head, "out_features") else len(targets)
     if len(targets) <= rows:
         total = _summed(head(hidden), targets, weights)
     elif plain:

@@ -48,7 +48,7 @@ def error(found, true):
 
 @pytest.mark.parametrize("deaf", [0, 1, 20])
 @pytest.mark.parametrize("shared", [2, 8])
-@pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 4e-5), (torch.bfloat16, 1e-2)], ids=["fp32", "bf16"])
 def test_attention_and_gradients_equal_float64(deaf, shared, dtype, within):
     here, there = parts(dtype, shared=shared)
     exact = [one.detach().double().requires_grad_() for one in here]
@@ -70,6 +70,7 @@ def test_bf16_keeps_a_fused_kernel(deaf):
         heard(there, View(deaf=deaf))
 
 
+@pytest.mark.filterwarnings("ignore:The CUDA Graph is empty")  # a static cache's, for so small a decoder
 @pytest.mark.parametrize("setup", SETUPS)
 @pytest.mark.parametrize("alike", [True, False], ids=["alike", "unlike"])
 def test_logits_gradients_and_tokens_equal_the_cpu(setup, alike, monkeypatch):

@@ -17,7 +17,7 @@ def case(bias=True, vocab=97, rows=23, width=16):
 
 
 def made(head, hidden, targets, chunk, monkeypatch, **options):
-    monkeypatch.setattr(loss, "CHUNK", chunk)
+    monkeypatch.setitem(loss.CHUNK, "cpu", chunk)
     value = loss.head_loss(head, hidden, targets, 7, **options)
     inputs = [hidden, *(p for p in head.parameters() if p.requires_grad)]
     return value, torch.autograd.grad(value * 3, inputs)
@@ -54,7 +54,7 @@ def test_autocast(monkeypatch):
 
 
 def test_what_is_kept_does_not_grow_with_the_vocabulary_times_the_rows(monkeypatch):
-    monkeypatch.setattr(loss, "CHUNK", 4000)
+    monkeypatch.setitem(loss.CHUNK, "cpu", 4000)
     kept = {}
     for rows in (20, 200):
         head, hidden, targets = case(vocab=1000, rows=rows, width=4)

@@ -22,6 +22,7 @@ from ossicle.errors import ConfigError, OssicleError, suggest
 from ossicle.loss import IGNORE
 from ossicle.model import AudioLM, AudioLMConfig
 from ossicle.training import lora
+from ossicle.training.compiled import compile_blocks
 from ossicle.types import AudioTokens
 
 ADAPTED = {"lora_dropout": 0.0, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
@@ -48,6 +49,7 @@ class Setting:
     freeze_ffn: bool = False
     checkpointing: bool = False
     lora: int = 0
+    compiled: bool = False
     clock: str = "wall"
 
     @property
@@ -91,6 +93,8 @@ class Variant:
                 layer.mlp.requires_grad_(False)
         if setting.checkpointing:
             self.model.gradient_checkpointing_enable()
+        if setting.compiled:
+            compile_blocks(self.model.get_decoder())
         slots = sum(n for kind, n in self.split if kind == "prepend")
         words = torch.randint(3, vocab - 3, (shape.batch, shape.text_tokens - 1))
         audio = torch.full((shape.batch, slots + 1), vocab - 2)

@@ -32,6 +32,7 @@ def integrations(
     lora: Annotated[
         int, typer.Option(help="Rank of adapters on Q, K, V, O over a frozen decoder; 0 = all trains.")
     ] = 0,
+    compiled: Annotated[bool, typer.Option("--compiled", help="Norms and feed-forward blocks are compiled.")] = False,
     clock: Annotated[str, typer.Option(help="wall, or cpu: seconds of the process, on a busy machine.")] = "wall",
     only: Annotated[list[str] | None, typer.Option(help="Measure only this variant; may be given again.")] = None,
     peers: Annotated[bool, typer.Option("--peers", help="Also transformers' Qwen2-Audio and Trainer.")] = False,
@@ -54,6 +55,7 @@ def integrations(
         freeze_ffn=freeze_ffn,
         checkpointing=checkpointing,
         lora=lora,
+        compiled=compiled,
         clock=clock,
     )
     output.note(f"bench integrations at {shape}: {rounds} rounds, one process per variant")

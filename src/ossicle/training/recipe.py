@@ -164,6 +164,7 @@ class Stage(Section):
         feature_dtype: As which numbers they are kept (`ossicle data cache` tells what each loses); `auto` = `fp32`
             where the stage computes in it, else `fp16`.
         gradient_checkpointing: Recompute activations of the decoder.
+        compile: Compile norms and feed-forward blocks of the decoder: faster and lighter on a GPU, slow to begin.
         checkpoint_every: Steps between checkpoints; the end of a stage always has one.
     """
 
@@ -193,6 +194,7 @@ class Stage(Section):
     feature_cache: bool = False
     feature_dtype: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"
     gradient_checkpointing: bool = False
+    compile: bool = False
     checkpoint_every: int = Field(default=200, ge=1)
 
     @model_validator(mode="after")

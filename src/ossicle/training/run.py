@@ -30,6 +30,7 @@ from ossicle.errors import ConfigError, DataError, UserError
 from ossicle.training import checkpoint, freeze, lora, processes, shard
 from ossicle.training.build import Built, build, outline
 from ossicle.training.checkpoint import Place
+from ossicle.training.compiled import compile_blocks, compile_none
 from ossicle.training.loop import StageRun, autocast_dtype, run_steps
 from ossicle.training.objectives.base import Objective, StageContext
 from ossicle.training.recipe import Loaded, Recipe, Stage
@@ -321,6 +322,11 @@ def prepare(model: Any, stage: Stage) -> list[str]:
         model.language_model.train()  # a frozen decoder recomputes too, and only modules in train mode do
     elif model.is_gradient_checkpointing:
         model.gradient_checkpointing_disable()
+    decoder = model.get_decoder()
+    if stage.compile:
+        compile_blocks(decoder)
+    else:
+        compile_none(decoder)
     return names
 
 
