@@ -173,3 +173,18 @@ def test_autocast_and_inference_mode_leave_no_trace():
     learning = windows.clone().requires_grad_()
     features.log_mel(learning, lengths, num_mels=48).sum().backward()
     assert learning.grad.abs().sum() > 0
+
+
+def test_encoders_share_a_log_mel_only_of_the_same_samples_and_settings():
+    padded, lengths = _batch(_noise(9000), _noise(5000, 1))
+    shorter = torch.tensor([9000, 4000])
+    calls = [(padded, lengths, 16), (padded.clone(), lengths, 16), (padded, lengths, 32), (padded, shorter, 16)]
+    calls.append((padded * 0.5, lengths, 16))
+    alone = [features.log_mel(windows, counts, num_mels=mels) for windows, counts, mels in calls]
+    with features.shared():
+        together = [features.log_mel(windows, counts, num_mels=mels) for windows, counts, mels in calls]
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one, other)
+    assert together[1] is together[0]
+    assert len({id(one) for one in together}) == 4, "other settings, lengths or samples: another log-mel"
+    assert features.log_mel(padded, lengths, num_mels=16) is not together[0], "nothing is kept afterwards"

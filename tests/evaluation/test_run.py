@@ -112,6 +112,44 @@ def test_a_crashed_task_is_an_error_not_a_missing_row(setting, built, tmp_path):
     assert result["tasks"]["esc10"]["value"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("mode", "transcribe"), [("joint", "ctc"), ("audio_only", ""), ("text_only", "ctc"), ("joint", "")]
+)
+def test_a_mode_decides_what_of_a_clip_the_model_gets(mode, transcribe, tiny_root, tmp_path):
+    from ossicle.inference.engine import load
+
+    engine, got = load("nano"), {}
+    alone = Setting(root=tiny_root, suite="fsdd_digit", limit=10, input_mode=mode, transcribe=transcribe)
+    hearing = alone.hearing()
+    assert (hearing.transcriber is not None) == bool(transcribe)
+    engine.hearing = replace(hearing, transcriber=(lambda _: "nine") if transcribe else None)
+    answer = engine.answer
+
+    class Noting:
+        def answer(self, items, **options):
+            said = answer(items, **options)
+            got.update(
+                {question: found for (wave, question), found in zip(items, said, strict=True) if wave is not None}
+            )
+            return said
+
+    result = run_suite(alone, Noting(), out=tmp_path, model=MODEL)
+    assert "error" not in result["tasks"]["fsdd_digit"]
+    assert got
+    assert all((found.audio_tokens > 0) == (mode != "text_only") for found in got.values())
+    assert {found.transcript for found in got.values()} == {"nine" if transcribe else ""}
+    assert read_card(Path(result["card"]))["setting"]["input_mode"] == mode
+
+
+def test_progress_knows_how_many_questions_there_are_and_leaves_stdout_alone(setting, oracle, tmp_path, capsys):
+    result = run_suite(replace(setting, suite="fsdd_digit", progress=True), oracle, out=tmp_path, model=MODEL)
+    said = capsys.readouterr()
+    asked = 3 * result["tasks"]["fsdd_digit"]["n"]  # with its clip, without, with another
+    assert f"0/{asked} [" in said.err
+    assert f"{asked}/{asked} [" in said.err
+    assert said.out == ""
+
+
 def test_absent_sets_are_named(setting, oracle, tiny_root, tmp_path):
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "fsdd").symlink_to(tiny_root / "fsdd")

@@ -88,7 +88,7 @@ class Setting:
         """Return what scores depend on, for the card."""
         paper = {"protocol": self.protocol} if self.protocol == "paper" else {}
         paper |= {"embedder": self.embedder or "hash"} if self.embedder or paper else {}
-        return {**self.asked(), **paper}
+        return {**self.asked(), **paper, "input_mode": self.input_mode}
 
     def asked(self) -> dict[str, Any]:
         """Return what answers depend on, for the answer file; how they are read may change later."""
