@@ -214,6 +214,29 @@ def test_curves_have_bins_of_enough_clips_and_manifests_may_say_the_snr(tmp_path
     assert bins([1.0, 2.0]) == []
 
 
+def test_verify_names_what_differs(tiny_root, tmp_path, monkeypatch, capsys):
+    from ossicle.cli.app import run
+
+    monkeypatch.chdir(tmp_path)
+    command = ["eval", "nano", "--suite", "fsdd_digit", "--root", str(tiny_root), "--limit", "3", "--out", "first"]
+    assert run(command) == 0
+    card = next(Path("first").glob("*.json"))
+    verify = ["eval", "nano", "--verify", str(card), "--root", str(tiny_root)]
+    capsys.readouterr()
+    assert run(verify) == 0
+    assert capsys.readouterr().out.strip() == "reproduces: bit for bit"
+    told = json.loads(card.read_text())
+    told["marks"]["fsdd_digit"] = []
+    told["tasks"]["fsdd_digit"] |= {"value": 0.9, "ci95": [0.8, 1.0]}
+    told["dataset"] = "others"
+    card.write_text(json.dumps(told))
+    assert run(verify) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "reproduces: no (not the card's: dataset)"
+    assert said[1].startswith("  fsdd_digit: 0.900 on the card, 0.")
+    assert said[1].endswith("now: no")
+
+
 def test_the_command_line_scores_predictions_and_compares(tiny_root, tmp_path, capsys, monkeypatch):
     from ossicle.cli.app import run
 

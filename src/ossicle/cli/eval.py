@@ -224,8 +224,19 @@ def _verify(old: dict, setting: Any, answerer: Any, out: Path | None, identity: 
     from ossicle.evaluation.verify import verify_card
 
     result = verify_card(old, setting, answerer, out=out, model=identity, specs=specs)
-    emit(result, json=json, text=f"reproduces: {result['reproduces']}")
+    moved = [
+        f"  {name}: {_short(found['was'])} on the card, {_short(found['is'])} now: {found['verdict']}"
+        for name, found in result["tasks"].items()
+        if found["verdict"] != "bit for bit"
+    ]
+    other = [what for what, same in result["same"].items() if not same]
+    why = f" (not the card's: {', '.join(other)})" if moved and other else ""
+    emit(result, json=json, text="\n".join([f"reproduces: {result['reproduces']}{why}", *moved]))
     return 1 if result["reproduces"] == "no" else 0
+
+
+def _short(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
 
 
 def _score(
