@@ -141,6 +141,26 @@ def test_a_mode_decides_what_of_a_clip_the_model_gets(mode, transcribe, tiny_roo
     assert read_card(Path(result["card"]))["setting"]["input_mode"] == mode
 
 
+def test_answers_can_be_drawn_as_ltu_as_draws_them(tiny_root, tmp_path):
+    from ossicle.inference.drawing import DRAWINGS
+    from ossicle.inference.engine import load
+
+    engine, asked = load("nano"), []
+    engine.drawing = DRAWINGS["ltu"]
+    answer = engine.answer
+    engine.answer = lambda items, **options: asked.append(options) or answer(items, **options)
+    alone = Setting(root=tiny_root, suite="fsdd_digit", limit=2, decoding="ltu")
+    card = read_card(Path(run_suite(alone, engine, out=tmp_path / "a", model=MODEL)["card"]))
+    again = read_card(Path(run_suite(alone, engine, out=tmp_path / "b", model=MODEL)["card"]))
+    assert card["answers"] == again["answers"]
+    assert card["setting"]["decoding"] == "ltu"
+    drawn = {"do_sample": True, "temperature": 0.1, "top_k": 500, "top_p": 0.95, "repetition_penalty": 1.1}
+    assert asked
+    assert all(options == {**drawn, "max_new_tokens": 400} for options in asked)
+    with pytest.raises(ConfigError, match="greedy"):
+        replace(alone, decoding="gredy").check()
+
+
 def test_progress_knows_how_many_questions_there_are_and_leaves_stdout_alone(setting, oracle, tmp_path, capsys):
     result = run_suite(replace(setting, suite="fsdd_digit", progress=True), oracle, out=tmp_path, model=MODEL)
     said = capsys.readouterr()

@@ -264,17 +264,36 @@ def test_every_value_of_the_data_is_built_and_learned(setting, value, recordings
     check_one_step(small_ltu_as, [f"data.said.path={path}", "stages.0.mix=[{source: said}]"])
 
 
+DRAWN = [pytest.param(value, id=str(value)) for value in (False, True)]
+
+
+@pytest.mark.parametrize("sampled", DRAWN)
+def test_every_way_of_decoding_answers_and_repeats(sampled):
+    """Nothing is learned here: each value answers, again the same, whatever else was asked before."""
+    from ossicle.inference.drawing import DrawingConfig, drawn
+    from ossicle.inference.engine import load
+
+    engine = load("nano", device="cpu")
+    config = DrawingConfig(do_sample=sampled, temperature=3.0, max_new_tokens=12)
+    asked = [(None, "What do you hear?"), (None, "How many sounds are there?")]
+    first, second = (dict(drawn(engine, items, config, [8, 8], 0)) for items in (asked, asked[::-1]))
+    assert [first[0].text, first[1].text] == [second[1].text, second[0].text]
+    greedy = [answer.text for answer in engine.answer(asked, max_new_tokens=12)]
+    assert ([first[0].text, first[1].text] == greedy) != sampled
+
+
 def schemas_by_name():
     """Return the settings schemas that the table names."""
     from ossicle import registry
     from ossicle.data.readers import MessagesConfig
     from ossicle.encoders.base import EncoderConfig
+    from ossicle.inference.drawing import DrawingConfig
     from ossicle.streams import StreamConfig
     from ossicle.training.recipe import LanguageModelSpec, LoraSpec, ModelSpec, Stage
 
     known = {schema.__name__: schema for schema in (MessagesConfig, LanguageModelSpec, LoraSpec, ModelSpec, Stage)}
     known |= {schema.__name__: schema for schema in (LevelsConfig, JointConfig, Closed, Part)}
-    known |= {schema.__name__: schema for schema in (EncoderConfig, StreamConfig)}
+    known |= {schema.__name__: schema for schema in (EncoderConfig, StreamConfig, DrawingConfig)}
     for room in ("integration", "connectors", "training.objectives"):
         known |= {
             registry.lookup(room, kind).Config.__name__: registry.lookup(room, kind).Config for kind in KINDS[room]
@@ -318,7 +337,7 @@ def dump_of(value):
 
 def test_no_row_of_the_table_goes_untried():
     tried = {param.values[0]["setting"] for param in MODELS} | {param.values[0] for param in STEPS + BUILT}
-    assert {row["setting"] for row in ROWS} == tried
+    assert {row["setting"] for row in ROWS} == tried | {"DrawingConfig.do_sample"}
 
 
 def test_the_page_shows_every_choice_with_its_reason():

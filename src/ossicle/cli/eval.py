@@ -29,6 +29,7 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Questions a
 Controls = Annotated[bool, typer.Option(help="Ask blind and shuffled too.")]
 Wordings = Annotated[Path | None, typer.Option("--wordings", help="YAML of other questions.")]
 Protocol = Annotated[str, typer.Option("--protocol", help="ours, or paper: the papers' scorers beside it.")]
+Decoding = Annotated[str, typer.Option("--decoding", help="greedy, ltu (as LTU-AS samples) or beam.")]
 Embedder = Annotated[
     str,
     typer.Option("--embedder", help="Reads labels by meaning: hash, a text encoder's folder, https://host/v1#model."),
@@ -67,6 +68,7 @@ def command(
     predictions: Predictions = None,
     questions_out: QuestionsOut = None,
     trained_on: TrainedOn = None,
+    decoding: Decoding = "greedy",
     input_mode: InputModeOption = "joint",
     transcribe: TranscribeOption = "",
     usage: Usage = False,
@@ -100,6 +102,7 @@ def command(
         embedder=embedder,
         judge=open_judge(judge),
         trained_on=tuple(trained_on or ()),
+        decoding=decoding,
         input_mode=input_mode,
         transcribe=transcribe,
         text_only=predictions is None,
@@ -155,6 +158,7 @@ def _refuse(wrong: bool, why: str) -> None:
 
 def _hear(opened: tuple[Any, dict[str, Any]], setting: Any, *, usage: bool) -> tuple[Any, dict[str, Any]]:
     """Return a model and its identity, told what to hear; what it cannot do is refused before any question."""
+    from ossicle.inference.drawing import drawing
     from ossicle.inference.engine import Engine
 
     answerer = opened[0]
@@ -164,8 +168,11 @@ def _hear(opened: tuple[Any, dict[str, Any]], setting: Any, *, usage: bool) -> t
         check_mixture(answerer)
     if isinstance(answerer, Engine):
         answerer.hearing = setting.hearing()
+        answerer.drawing, answerer.seed = drawing(setting.decoding), setting.seed
     elif setting.input_mode != "joint" or setting.transcribe:
         raise ConfigError("--input-mode and --transcribe are for models that run here, not for a server")
+    elif setting.decoding != "greedy":
+        raise ConfigError("--decoding is for models that run here; a server draws as it is set up to")
     return opened
 
 

@@ -34,6 +34,7 @@ from ossicle.evaluation.rivals import Rival, run_rival
 from ossicle.evaluation.score import RowScore, score_rows, task_report, task_requests
 from ossicle.evaluation.sets import MOST_SKIPPED
 from ossicle.evaluation.task import Task, TaskSpec, check_root, suite_specs
+from ossicle.inference.drawing import drawing
 from ossicle.inference.transcribe import Hearing, check_mode, hearing
 
 FAILURES = (OssicleError, OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError)
@@ -58,6 +59,7 @@ class Setting:
         embedder: Reads labels that no listed word names (empty: nothing does), and maps answers to classes under
             `paper` (empty: `hash`).
         judge: A model that says whether an answer is right, beside the parser.
+        decoding: How answers are drawn: `greedy`, `ltu` (as LTU-AS samples) or `beam`.
         input_mode: Whether the model gets audio and transcript (`joint`), or only one of them.
         transcribe: What makes transcripts; empty = nothing.
         trained_on: Folders of recordings, or manifests, that the model was taught, to look for the same files.
@@ -78,6 +80,7 @@ class Setting:
     embedder: str = ""
     judge: Remote | None = None
     trained_on: tuple[Path, ...] = ()
+    decoding: str = "greedy"
     input_mode: str = "joint"
     transcribe: str = ""
     rivals: tuple[Rival, ...] = ()
@@ -95,7 +98,8 @@ class Setting:
         kept = {"suite": self.suite, "limit": self.limit, "seed": self.seed, "controls": self.controls}
         heard = {"input_mode": self.input_mode, "transcribe": self.transcribe}
         heard = heard if self.input_mode != "joint" or self.transcribe else {}
-        return {**kept, "wordings": self.wordings.name, **heard}
+        drawn = {"decoding": self.decoding} if self.decoding != "greedy" else {}
+        return {**kept, "wordings": self.wordings.name, **heard, **drawn}
 
     def hearing(self) -> Hearing:
         """Return what of a clip the model gets."""
@@ -106,7 +110,7 @@ class Setting:
 
         Raises:
             DataError: No such folder, or wordings that cannot be read.
-            ConfigError: No such suite.
+            ConfigError: No such suite, protocol, input mode or way of decoding.
         """
         check_root(self.root)
         phrasings(self.wordings)
@@ -118,13 +122,15 @@ class Setting:
         if self.protocol not in ("ours", "paper"):
             raise ConfigError(f"--protocol {self.protocol}: expected 'ours' or 'paper'")
         check_mode(self.input_mode, readable=bool(self.transcribe))
+        drawing(self.decoding)
 
 
 def rerun_setting(setting: Setting, card: Mapping[str, Any]) -> Setting:
     """Return the setting with what a card says about its run."""
     facts = card["setting"]
     kept = {key: facts[key] for key in ("suite", "limit", "seed", "controls")}
-    kept |= {key: facts[key] for key in ("protocol", "embedder", "input_mode", "transcribe") if key in facts}
+    optional = "protocol", "embedder", "decoding", "input_mode", "transcribe"
+    kept |= {key: facts[key] for key in optional if key in facts}
     return replace(setting, **kept)
 
 

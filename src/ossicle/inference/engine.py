@@ -22,6 +22,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, TextIteratorStrea
 from ossicle.audio.io import load_audio
 from ossicle.chat import spoken
 from ossicle.errors import CheckpointError, ConfigError
+from ossicle.inference.drawing import DRAWINGS, drawn
 from ossicle.inference.transcribe import Hearing
 from ossicle.model import AudioLM
 from ossicle.processor import AudioProcessor
@@ -64,6 +65,7 @@ class Engine:
         self.name = name
         self.load_s = load_s
         self.hearing = Hearing()
+        self.drawing, self.seed = DRAWINGS["greedy"], 0
 
     @property
     def setting(self) -> str:
@@ -112,7 +114,7 @@ class Engine:
     def answer_each(
         self, items: Sequence[tuple[Waveform | None, str]], *, max_new_tokens: Sequence[int], batch_size: int = 16
     ) -> Iterator[tuple[int, Answer]]:
-        """Answer many questions, greedy, each as soon as it can be.
+        """Answer many questions, each as soon as it can be; greedy unless `drawing` says otherwise.
 
         Args:
             items: (clip, question), or None to ask without audio; the same clip in several items is encoded once.
@@ -127,6 +129,9 @@ class Engine:
         """
         from ossicle.inference.running import Running, runs
 
+        if self.drawing != DRAWINGS["greedy"]:
+            yield from drawn(self, items, self.drawing, max_new_tokens, self.seed)
+            return
         if runs(self):
             yield from Running(self, items, most=max_new_tokens, size=batch_size)
             return
