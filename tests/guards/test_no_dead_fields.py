@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "ossicle"
-HANDED_ON_WHOLE = {"LoraSpec"}
+HANDED_ON_WHOLE = {"LoraSpec", "DrawingConfig"}
 """Schemas that are dumped into another library's settings of the same names."""
 
 

@@ -108,12 +108,10 @@ def command(
         text_only=predictions is None,
     )
     wish = _Wish(model, predictions, rescore, out, usage, report, before, tuple(beside or ()), device, dtype, json)
-    setting = replace(setting, wordings=wordings) if wordings else setting
-    setting, old = _checked(setting, verify, wish)
-    specs = specs or suite_specs(setting.suite)
+    setting, old = _checked(replace(setting, wordings=wordings) if wordings else setting, verify, wish)
     if questions_out is not None:
-        return _write_questions(setting, specs, questions_out, json)
-    return _run(setting, specs, old, wish)
+        return _write_questions(setting, specs or suite_specs(setting.suite), questions_out, json)
+    return _run(setting, specs or suite_specs(setting.suite), old, wish)
 
 
 @dataclass(frozen=True, slots=True)
