@@ -5,6 +5,7 @@
 What they do that a careful scorer would not is listed in `QUIRKS` and stands in the card. A reference that makes the
 official script fail raises `DataError` here.
 Source: LTU-AS (arXiv 2309.14405) and LTU (arXiv 2305.10790), evaluation code, as run on made-up answers; see the tests.
+`vocalsound`, `tut`, `dcase`, `beijing_opera`, `vggsound` and `fsd50k` were read in LTU's scripts, not run.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,10 +21,13 @@ import numpy as np
 
 from ossicle.errors import DataError
 from ossicle.evaluation.embedding import Embed, cosine, nearest
-from ossicle.evaluation.metrics import average_precision, edits, macro_f1
+from ossicle.evaluation.metrics import average_precision, edits, f1_of, macro_f1
 
 NUMBER = re.compile(r"\b\d+(?:-\d+)?\b")
 
+ONE_LOST = "the text after the last colon loses its first character, also where there is no colon; punctuation stays"
+TWO_LOST = "two characters are dropped after 'Audio caption', also where the phrase is absent"
+LONGER = "cosines of all labels are added up: a longer list scores higher on every class"
 QUIRKS: dict[str, list[str]] = {
     "age": [
         "only numerals count, a range only as 30-40; the first number wins, whatever its size",
@@ -34,14 +38,26 @@ QUIRKS: dict[str, list[str]] = {
     "emotion": ["the whole answer is embedded, in its own case; the class names are lower-cased"],
     "esc50": ["only what follows the last colon is embedded", "a reference with a blank after 'Label:' fails"],
     "gtzan": ["only what follows the last colon is embedded; final punctuation stays"],
+    "vocalsound": [ONE_LOST],
+    "tut": [ONE_LOST, "underscores of a reference are blanks"],
+    "dcase": [ONE_LOST, "commas of a reference are removed; micro-F1 over one class a clip is accuracy"],
+    "beijing_opera": [ONE_LOST, "commas and soft hyphens of a reference are removed"],
+    "vggsound": [TWO_LOST, "references are lower-cased and follow the last ': '"],
     "librispeech": [
         "where Whisper's text is part of the answer, letter by letter, it replaces the answer; an empty one always",
         "of punctuation only Unicode category P is removed",
     ],
     "audiocaps": ["the text after the last colon loses its first character, also where there is no colon"],
     "audioset": [
-        "two characters are dropped after 'Audio caption', also where the phrase is absent",
+        TWO_LOST,
         "labels are split at '; ' only, and a repeated one counts twice",
+        LONGER,
+        "classes without positives count as 0",
+    ],
+    "fsd50k": [
+        TWO_LOST,
+        "labels follow the last ': ' and are split at '; ' only, and a repeated one counts twice",
+        LONGER,
         "classes without positives count as 0",
     ],
 }
@@ -117,35 +133,68 @@ def score_gender(references: Sequence[str], answers: Sequence[str]) -> PaperScor
     )
 
 
+def left_after_colon(text: str) -> str:
+    """Return what follows the last colon, without the blanks on its left."""
+    return after_last_colon(text).lstrip()
+
+
+def after_last_label(text: str) -> str:
+    """Return what follows the last colon with a blank behind it, all of it where there is none."""
+    return text.split(": ")[-1]
+
+
+def less_one(text: str) -> str:
+    """Return what follows the last colon less one character, meant for the blank."""
+    return after_last_colon(text)[1:]
+
+
+def after_caption(text: str) -> str:
+    """Return what follows the last "Audio caption" less two characters, without double quotes."""
+    return text.replace('"', "").split("Audio caption")[-1][2:]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nearest:
     """How a nearest-class scorer cuts its texts.
 
     Attributes:
         prefix: In front of answers and classes.
-        cut_colon: Take what follows the last colon of an answer.
+        cut: Answer → what of it is embedded.
         lower: Lower-case the answer.
-        strip_reference: Remove blanks around the reference.
-        cut_stop: Cut the reference at its first full stop.
+        reference: Reference → the label it names.
+        underscore: What stands for an underscore of a class name.
+        metric: What the script calls its number.
     """
 
-    prefix: str = ""
-    cut_colon: bool = True
+    prefix: str = "sound of "
+    cut: Callable[[str], str] = less_one
     lower: bool = True
-    strip_reference: bool = True
-    cut_stop: bool = False
+    reference: Callable[[str], str] = after_last_colon
+    underscore: str = " "
+    metric: str = "accuracy"
 
 
 NEAREST = {
-    "emotion": Nearest(cut_colon=False, lower=False, cut_stop=True),
-    "esc50": Nearest(prefix="sound of ", strip_reference=False),
-    "gtzan": Nearest(prefix="Music Genre: "),
+    "emotion": Nearest(
+        prefix="", cut=str.lstrip, lower=False, reference=lambda text: after_last_colon(text).split(".")[0].strip()
+    ),
+    "esc50": Nearest(cut=left_after_colon),
+    "gtzan": Nearest(
+        prefix="Music Genre: ", cut=left_after_colon, reference=lambda text: after_last_colon(text).strip()
+    ),
+    "vocalsound": Nearest(),
+    "tut": Nearest(reference=lambda text: after_last_colon(text).replace("_", " ")),
+    "dcase": Nearest(reference=lambda text: after_last_colon(text).replace(",", ""), metric="micro_f1"),
+    "beijing_opera": Nearest(
+        reference=lambda text: after_last_colon(text).replace("\N{SOFT HYPHEN}", "").replace(",", "")
+    ),
+    "vggsound": Nearest(cut=after_caption, reference=lambda text: after_last_label(text).lower(), underscore=", "),
 }
 
 
 def nearest_text(answer: str, rule: Nearest) -> str:
     """Return what is embedded for an answer."""
-    text = (after_last_colon(answer) if rule.cut_colon else answer).lstrip()
+    text = rule.cut(answer)
     return rule.prefix + (text.lower() if rule.lower else text)
 
 
@@ -155,9 +204,7 @@ def nearest_truth(reference: str, labels: Sequence[str], rule: Nearest) -> str:
     Raises:
         DataError: None, letter by letter.
     """
-    text = after_last_colon(reference)
-    text = text.split(".")[0] if rule.cut_stop else text
-    text = text.strip() if rule.strip_reference else text
+    text = rule.reference(reference)
     if text not in labels:
         raise DataError(f"reference {reference!r}: {text!r} is no label; expected exactly one of {', '.join(labels)}")
     return text
@@ -166,8 +213,8 @@ def nearest_truth(reference: str, labels: Sequence[str], rule: Nearest) -> str:
 def score_nearest(
     references: Sequence[str], answers: Sequence[str], labels: Sequence[str], rule: Nearest, embed: Embed
 ) -> PaperScore:
-    """Return the accuracy of the class whose name is nearest to the answer."""
-    classes = embed([rule.prefix + label.replace("_", " ").lower() for label in labels])
+    """Return the accuracy of the class whose name is nearest to the answer, and macro-F1 over all classes."""
+    classes = embed([rule.prefix + label.replace("_", rule.underscore).lower() for label in labels])
     texts = [nearest_text(answer, rule) for answer in answers]
     items = []
     for reference, text, row in zip(references, texts, cosine(embed(texts), classes), strict=True):
@@ -184,7 +231,9 @@ def score_nearest(
             }
         )
     accuracy = sum(item["right"] for item in items) / len(items)
-    return PaperScore(metric="accuracy", value=accuracy, n=len(items), items=items)
+    truths, said = [item["truth"] for item in items], [item["said"] for item in items]
+    macro = sum(f1_of(truths, said, label) for label in labels) / len(labels)
+    return PaperScore(metric=rule.metric, value=accuracy, n=len(items), items=items, extra={"macro_f1": macro})
 
 
 def spoken_text(text: str) -> str:
@@ -226,7 +275,7 @@ def score_librispeech(references: Sequence[str], answers: Sequence[str], whisper
 
 def caption_text(text: str) -> str:
     """Return a caption as it is compared: after the last colon less one character, lower case, punctuation removed."""
-    return after_last_colon(text)[1:].lower().translate(str.maketrans("", "", string.punctuation))
+    return less_one(text).lower().translate(str.maketrans("", "", string.punctuation))
 
 
 def caption_trials(
@@ -249,34 +298,64 @@ def caption_trials(
     return [({name: texts[i] for name, texts in said.items()}, truth) for i in range(trials)]
 
 
-def audioset_texts(answer: str, mode: str) -> list[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tagging:
+    """How a scorer of several labels cuts its texts.
+
+    Attributes:
+        listed: Answer → the text that lists its labels, which are split at "; ".
+        reference: Reference → the text that lists its labels.
+        strip: Remove blanks on the left of each label of an answer.
+        underscore: What stands for an underscore of a class name.
+    """
+
+    listed: Callable[[str], str]
+    reference: Callable[[str], str]
+    strip: bool = False
+    underscore: str = "_"
+
+
+TAGGING = {
+    "audioset": Tagging(listed=left_after_colon, reference=left_after_colon),
+    "fsd50k": Tagging(listed=after_last_label, reference=after_last_label, strip=True, underscore=" "),
+}
+
+
+def tagging_texts(answer: str, mode: str, rule: Tagging = TAGGING["audioset"]) -> list[str]:
     """Return the texts embedded for an answer: one in `caption` mode, one per label in `label` mode."""
     if mode == "caption":
-        return ["sound of " + answer.replace('"', "").split("Audio caption")[-1][2:].lower()]
-    return ["sound of " + part.lower() for part in after_last_colon(answer).lstrip().split("; ")]
+        return ["sound of " + after_caption(answer).lower()]
+    parts = rule.listed(answer).split("; ")
+    return ["sound of " + (part.lstrip() if rule.strip else part).lower() for part in parts]
 
 
-def audioset_truth(reference: str, labels: Sequence[str]) -> list[str]:
+def tagging_truth(reference: str, labels: Sequence[str], rule: Tagging = TAGGING["audioset"]) -> list[str]:
     """Return the labels of a reference such as `Labels: Speech; Dog`.
 
     Raises:
         DataError: One of them is no class, letter by letter.
     """
-    named = after_last_colon(reference).lstrip().split("; ")
+    named = rule.reference(reference).split("; ")
     for name in named:
         if name not in labels:
             raise DataError(f"reference {reference!r}: {name!r} is no class; expected names split by '; '")
     return named
 
 
-def score_audioset(
-    references: Sequence[str], answers: Sequence[str], labels: Sequence[str], embed: Embed, mode: str
+def score_tagging(
+    references: Sequence[str],
+    answers: Sequence[str],
+    labels: Sequence[str],
+    embed: Embed,
+    mode: str,
+    rule: Tagging = TAGGING["audioset"],
 ) -> PaperScore:
     """Return mAP over all classes (0 for those without positives), from summed cosines."""
+    labels = [label.replace("_", rule.underscore) for label in labels]
     classes = embed(["sound of " + label.lower() for label in labels])
     scores, truth, items = np.zeros((len(answers), len(labels))), np.zeros((len(answers), len(labels)), bool), []
     for row, (reference, answer) in enumerate(zip(references, answers, strict=True)):
-        texts, named = audioset_texts(answer, mode), audioset_truth(reference, labels)
+        texts, named = tagging_texts(answer, mode, rule), tagging_truth(reference, labels, rule)
         scores[row] = cosine(embed(texts), classes).sum(0)
         truth[row, [list(labels).index(name) for name in named]] = True
         items.append({"texts": texts, "truth": named, "scores": scores[row]})

@@ -22,8 +22,14 @@ REFERENCES: dict[str, Callable[[Any], str]] = {
     "emotion": lambda truth: f"Emotion: {truth}.",
     "esc50": str,
     "gtzan": lambda truth: f"Genre: {truth}",
+    "vocalsound": str,
+    "tut": str,
+    "dcase": str,
+    "beijing_opera": str,
+    "vggsound": str,
     "librispeech": str,
     "audioset": lambda truth: f"Labels: {'; '.join(truth)}",
+    "fsd50k": lambda truth: f"Labels: {'; '.join(truth)}".replace("_", " "),
 }
 
 
@@ -47,7 +53,7 @@ def paper_report(row: RowScore, labels: Sequence[str], embed: Embed, embedder: s
         return _captions(row, answers)
     references = [REFERENCES[name](mark.item.truth) for mark in row.marks]
     score = SCORERS[name](references, answers, labels, embed)
-    nearest = name in paper.NEAREST or name == "audioset"
+    nearest = name in paper.NEAREST or name in paper.TAGGING
     return {
         "metric": score.metric,
         "value": score.value,
@@ -70,14 +76,18 @@ def _nearest(name: str) -> Callable[..., paper.PaperScore]:
     )
 
 
+def _tagging(name: str) -> Callable[..., paper.PaperScore]:
+    return lambda references, answers, labels, embed: paper.score_tagging(
+        references, answers, labels, embed, "label", paper.TAGGING[name]
+    )
+
+
 SCORERS: Mapping[str, Callable[..., paper.PaperScore]] = {
     "age": lambda references, answers, *_: paper.score_age(references, answers),
     "gender": lambda references, answers, *_: paper.score_gender(references, answers),
     "librispeech": lambda references, answers, *_: paper.score_librispeech(
         references, answers, ["\0"] * len(answers)
     ),  # without Whisper's text nothing is replaced
-    "audioset": lambda references, answers, labels, embed: paper.score_audioset(
-        references, answers, labels, embed, "label"
-    ),
+    **{name: _tagging(name) for name in paper.TAGGING},
     **{name: _nearest(name) for name in paper.NEAREST},
 }

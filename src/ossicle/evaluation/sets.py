@@ -129,7 +129,8 @@ def row_vocabulary(row: RowSpec, records: list[dict[str, Any]]) -> dict[str, lis
         return vocabulary_named(row.vocabulary)
     if row.parser not in ("label", "labels", "order", "first", "last"):
         return {}
-    return {str(label): [] for label in sorted({_truth(record, row) for record in records if row.truth in record})}
+    truths = [_truth(record, row) for record in records if row.truth in record]
+    return {label: [] for label in sorted({str(x) for t in truths for x in (t if isinstance(t, list) else [t])})}
 
 
 def wording(row: RowSpec, index: int, wordings: Path, **slots: str) -> str:
