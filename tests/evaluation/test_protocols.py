@@ -16,7 +16,6 @@ from evaluation.doubles import Deaf, Oracle, Said
 from evaluation.tiny_lms import text_lm
 from ossicle.errors import ConfigError, DataError
 from ossicle.evaluation.card import read_card
-from ossicle.evaluation.choices import asked, rotations
 from ossicle.evaluation.embedding import cosine, embedder_named, hash_embed, nearest
 from ossicle.evaluation.parse import vocabularies
 from ossicle.evaluation.predictions import write_questions
@@ -127,46 +126,6 @@ def test_the_embedder_finds_the_nearest_class_and_ties_take_the_first():
     assert (cosine(np.zeros((1, 4)), np.ones((2, 4))) == 0).all()
     with pytest.raises(ConfigError, match="expected 'hash', a folder"):
         embedder_named("nowhere")
-
-
-@pytest.fixture
-def mmau(tmp_path):
-    root = tmp_path / "choices"
-    write_set(root / "mmau", [{"label": str(i)} for i in range(6)])
-    records = [
-        {
-            "id": f"q{i}",
-            "audio_id": f"audio/{i}.wav",
-            "question": f"What is {i}?",
-            "choices": ["a cat", "a dog", "rain"],
-        }
-        | {"answer": ["a cat", "a dog", "rain"][i % 3]}
-        for i in range(6)
-    ]
-    (root / "mmau" / "mmau-test-mini.json").write_text(json.dumps(records))
-    return root
-
-
-def test_choices_are_asked_in_every_rotation_and_a_liked_letter_gains_nothing(mmau, tmp_path):
-    class First:
-        def answer(self, items, **_):
-            return [Said("(A)") for _ in items]
-
-    result = run_suite(Setting(suite="mmau_mini", root=mmau), First(), out=tmp_path / "o", model=MODEL)
-    task = result["tasks"]["mmau_mini"]
-    assert task["n"] == 18
-    assert task["value"] == pytest.approx(1 / 3)
-    assert task["interval"]["clusters"] == 6
-    assert asked("What?", rotations(["x", "y"])[1]) == "What? Choose one: (A) y (B) x"
-
-
-def test_a_choice_file_whose_answer_is_no_option_is_named(mmau, tmp_path):
-    path = mmau / "mmau" / "mmau-test-mini.json"
-    records = json.loads(path.read_text())
-    records[3]["answer"] = "an elephant"
-    path.write_text(json.dumps(records))
-    result = run_suite(Setting(suite="mmau_mini", root=mmau), Deaf(), out=tmp_path / "o", model=MODEL)
-    assert "entry 4: the answer 'an elephant' is none of its choices" in result["tasks"]["mmau_mini"]["error"]
 
 
 def test_predictions_from_a_file(tiny_root, tmp_path):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ossicle.errors import ConfigError
-from ossicle.evaluation.choices import build_choices
+from ossicle.evaluation.choices import build_choices, choices_path
 from ossicle.evaluation.composed import Part, Plan, Shelf, draw_parts, read_shelf, renderer, scene_of
 from ossicle.evaluation.levels import (
     HIGHEST_HZ,
@@ -222,7 +222,7 @@ def build(
             return None, [source.set or source.manifest]
         return build_clips(spec, root, limit=limit, seed=seed, wordings=wordings), []
     if source.kind == "choices":
-        there = manifest_path(root, spec).is_file()
+        there = choices_path(root, spec).is_file()
         return (build_choices(spec, root, limit=limit, seed=seed), []) if there else (None, [source.manifest])
     needed = {"world": (), "scenes": (source.sounds, source.digits), "presence": (source.sounds,)}[source.kind]
     absent = [name for name in needed if not (root / name / "manifest.jsonl").is_file()]

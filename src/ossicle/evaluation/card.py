@@ -183,6 +183,10 @@ def page(card: Mapping[str, Any]) -> str:
             "",
         ]
     lines += text_only_lines(card.get("text_only"))
+    for task, result in card["tasks"].items():
+        if result.get("skipped"):
+            reasons = ", ".join(f"{count} × {reason}" for reason, count in result["skipped"].items())
+            lines += [f"{task}: left out {reasons}.", ""]
     for task, found in (card.get("contamination") or {}).items():
         if found["seen"]:
             lines += [f"**{task}: {found['seen']} of {found['of']} recordings were trained on.**", ""]

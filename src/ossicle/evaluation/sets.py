@@ -106,10 +106,28 @@ def build_clips(spec: TaskSpec, root: Path, *, limit: int | None, seed: int, wor
     for name, row in spec.rows.items():
         vocabularies[name] = row_vocabulary(row, records)
         items += _row_items(spec, name, [r for r in chosen if r["path"] in sounds], wordings, skipped)
-    if sum(skipped.values()) > MOST_SKIPPED * max(1, len(chosen)):
-        reasons = ", ".join(f"{count} × {reason}" for reason, count in skipped.items())
-        raise DataError(f"{manifest}: too many clips cannot be used: {reasons}, of {len(chosen)}")
+    check_skipped(manifest, skipped, len(chosen), "clips")
     return Task(spec=spec, items=items, sounds=sounds, vocabularies=vocabularies, skipped=dict(skipped))
+
+
+def check_skipped(manifest: Path, skipped: Counter[str], total: int, what: str) -> None:
+    """Fail where a set is empty or more than `MOST_SKIPPED` of it cannot be used.
+
+    Args:
+        manifest: Its file.
+        skipped: Reason → how many were left out.
+        total: How many there are.
+        what: What they are called.
+
+    Raises:
+        DataError: Names the reasons, each with its count.
+    """
+    if not total:
+        raise DataError(f"{manifest}: holds no {what}")
+    lost = sum(skipped.values())
+    if lost > MOST_SKIPPED * total:
+        reasons = ", ".join(f"{count} × {reason}" for reason, count in skipped.items())
+        raise DataError(f"{manifest}: too many {what} cannot be used: {reasons}, of {total}")
 
 
 def thin(records: list, limit: int | None, seed: int) -> list:
