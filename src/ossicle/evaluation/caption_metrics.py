@@ -4,6 +4,7 @@
     ROUGE-L          rouge-score                    best reference of each clip, mean
     METEOR, SPICE, FENSE    aac-metrics, where it is installed with what it downloads (Java, models)
     METEOR           else pycocoevalcap, whose package holds all of it but Java
+    FENSE            else our own (`fense.py`) on the same models, where they lie on disk
 
 What is not installed is named in the result with the reason, never silently missing.
 """
@@ -18,12 +19,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ossicle.errors import require
+from ossicle.evaluation import fense
 
 OPTIONAL = ("meteor", "spice", "fense")
-NEEDS = {
-    "spice": ", run aac-metrics-download, and install a Java runtime",
-    "fense": "; it downloads two text models at its first use",
-}
+NEEDS = {"spice": ", run aac-metrics-download, and install a Java runtime"}
 logger = logging.getLogger(__name__)
 
 
@@ -73,8 +72,8 @@ def _optional(
     try:
         measure = getattr(importlib.import_module(f"aac_metrics.functional.{name}"), name)
     except ModuleNotFoundError:
-        if name == "meteor":
-            return _meteor(captions, references)
+        if name in OWN:
+            return OWN[name](captions, references)
         return None, f"aac-metrics is not installed: pip install aac-metrics{NEEDS[name]}"
     try:
         corpus, _ = measure(list(captions), [list(texts) for texts in references])
@@ -105,3 +104,7 @@ def _meteor(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tup
 def _words(text: str) -> str:
     """Return the lowercase words of a text without punctuation, which METEOR's caption protocol leaves out."""
     return " ".join(re.findall(r"[\w']+", text.lower()))
+
+
+OWN = {"meteor": _meteor, "fense": fense.measure}
+"""Metrics that are measured without aac-metrics too."""
