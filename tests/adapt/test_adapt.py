@@ -15,10 +15,10 @@ from ossicle.adapt import samples
 from ossicle.adapt.folder import Recording, read_recordings
 from ossicle.adapt.probe import probe_answers
 from ossicle.adapt.run import Plan, adapt, recipe_of, report_text
-from ossicle.adapt.scenes import scene_samples
 from ossicle.adapt.split import split_by_group
 from ossicle.adapt.views import changed
 from ossicle.audio.io import load_audio
+from ossicle.connectors.tags import pooled
 from ossicle.errors import DataError
 from ossicle.streams import side_by_side
 
@@ -153,42 +153,26 @@ def test_copies_keep_the_sound_and_stay_in_range():
         assert 0.9 * 8000 < len(copy) < 1.1 * 8000 + 2 * 0.3 * 16000
 
 
-def test_scenes_are_told_as_they_were_composed(folder, tmp_path):
-    (tmp_path / "audio").mkdir()
-    found = read_recordings(folder).found
-    rows = scene_samples(found, tmp_path / "audio", count=12, seed=3)
-    assert len(rows) == 12 * 3
-    assert rows == scene_samples(found, tmp_path / "audio", count=12, seed=3)
-    heard = [row for row in rows if row["messages"][1]["content"] in told(row, tmp_path / "audio")]
-    assert len(heard) >= 6, "some are asked what is heard, and say both tones in the order they lie in the file"
-    assert not [row for row in rows if row["messages"][1]["content"].endswith((": yes.", ": no."))], "none is absent"
-    assert scene_samples([r for r in found if r.label == "low tone"], tmp_path / "audio", count=4, seed=0) == []
-
-
-def test_what_a_scene_lacks_is_asked_about_too(folder, tmp_path):
+def test_labels_are_asked_for_and_about(folder, tmp_path):
     tone(folder / "middle_tone" / "c0.wav", 700)
     tone(folder / "middle_tone" / "c1.wav", 700)
     (tmp_path / "audio").mkdir()
-    rows = scene_samples(read_recordings(folder).found, tmp_path / "audio", count=30, seed=0)
-    names = ("low tone", "middle tone", "high tone")
-    verdicts = set()
+    found = read_recordings(folder).found
+    rows = samples.own_samples(found, tmp_path / "audio", seed=0)
+    assert rows == samples.own_samples(found, tmp_path / "audio", seed=0)
+    names, verdicts = ("low tone", "middle tone", "high tone"), []
     for row in rows:
         question, answer = (turn["content"].lower() for turn in row["messages"])
-        listed, _, verdict = answer.partition(": ")
-        if verdict in ("yes.", "no."):
+        named, _, verdict = answer.rstrip(".").partition(": ")
+        assert named == "".join(name for name in names if name in named), "what is heard is named first"
+        if verdict:
             (asked,) = [name for name in names if name in question]
-            assert (asked in listed) == (verdict == "yes.")
-            verdicts.add(verdict)
-    assert verdicts == {"yes.", "no."}
-
-
-def told(row, audio):
-    """What a sound file holds, by its own zero crossings: 200 Hz is the low tone."""
-    wave, rate = soundfile.read(audio / row["audios"][0])
-    first, last = wave[: rate // 2], wave[-rate:]
-    crossings = [int(np.sum(np.diff(np.sign(part)) != 0)) / len(part) * rate for part in (first, last)]
-    names = ["low tone", "high tone"] if crossings[0] < crossings[1] else ["high tone", "low tone"]
-    return [f"{names[0].capitalize()}, then {names[1]}."]
+            assert (asked == named) == (verdict == "yes")
+            verdicts.append(verdict)
+    assert set(verdicts) == {"yes", "no"}
+    assert len(verdicts) == len(rows) / 3
+    alone = samples.own_samples([r for r in found if r.label == "low tone"], tmp_path / "audio", seed=0)
+    assert {row["messages"][1]["content"] for row in alone} == {"Low tone."}, "nothing is absent"
 
 
 def test_the_recipe_parses(tmp_path):
@@ -212,7 +196,7 @@ def tiny_model(tmp_path_factory):
 
 
 def small(folder, tiny_model, out, **changes):
-    settings = {"steps": 2, "batch_size": 4, "scenes": 4, "replay_sounds": 8, "forgetting_items": 1} | changes
+    settings = {"steps": 2, "batch_size": 4, "replay_sounds": 8, "forgetting_items": 1} | changes
     return Plan(folder=folder, out=out, start=str(tiny_model), **settings)
 
 
@@ -235,7 +219,16 @@ def test_the_whole_way(folder, tiny_model, tmp_path):
     assert "tags" in load(tmp_path / "model").model.streams
 
 
-def test_the_tagger_is_the_probe_and_knows_what_is_not_the_users(folder, tiny_model, tmp_path):
+def logits(engine, waves):
+    asked = "<audio>What do you hear?"
+    with torch.inference_mode():
+        return engine.model(
+            **engine.processor(text=[asked] * len(waves), audio=[wave.samples for wave in waves])
+        ).logits
+
+
+def test_what_is_not_the_users_is_answered_as_before(folder, tiny_model, tmp_path):
+    """To the bit: a clip without a verdict has no tokens in the new stream, and nothing else has changed."""
     from ossicle.adapt.tags import with_tags
     from ossicle.inference.engine import load
 
@@ -244,20 +237,71 @@ def test_the_tagger_is_the_probe_and_knows_what_is_not_the_users(folder, tiny_mo
     assert with_tags(engine, found, others, tmp_path / "start", seed=0) == "tags"
     grown = load(tmp_path / "start", device="cpu")
     for name, weight in engine.model.state_dict().items():
-        assert torch.equal(grown.model.state_dict()[name], weight), "what was there stays as it was"
+        assert torch.equal(grown.model.state_dict()[name], weight)
     connector = grown.model.streams["tags"].connector
     assert connector.config.tags == ["high tone", "low tone"]
-    heads = {}
+    scores = {}
     for name, waves in {"mine": [load_audio(r.path) for r in found], "theirs": others}.items():
         tokens = side_by_side([*grown.encode(waves).values()])
-        heads[name] = connector.which(connector.pooled(tokens)), connector.any(connector.pooled(tokens))
+        scores[name] = connector.scores(pooled(tokens, connector.config.factor))[:, 0]
     truth = torch.tensor([connector.config.tags.index(r.label) for r in found])
-    assert (heads["mine"][0][:, 0].argmax(-1) == truth).all()
-    assert (heads["mine"][1][:, 0] > 0).float().mean() >= 0.75
-    assert (heads["theirs"][1][:, 0] > 0).float().mean() <= 0.5
+    assert (scores["mine"][:, :-1].argmax(-1) == truth).all()
+    assert (scores["mine"][:, -1] > connector.bound).float().mean() >= 0.75
+    silent = [wave for wave, score in zip(others, scores["theirs"][:, -1], strict=True) if score <= connector.bound]
+    assert len(silent) > 0.8 * len(others)
+    assert torch.equal(logits(engine, silent), logits(grown, silent))
+    mine = [load_audio(found[0].path)]
+    assert not torch.allclose(logits(engine, mine), logits(grown, mine)), "the user's own are heard once more"
     again = with_tags(grown, found, others, tmp_path / "again", seed=0)
     assert again == "tags_2", "a model adapted twice keeps what it was taught first"
     assert with_tags(engine, found[:3], [], tmp_path / "none", seed=0) is None
+
+
+def test_leaving_out_a_group_is_what_fitting_without_it_gives():
+    from ossicle.adapt import tags
+
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.randint(0, 2, (20,), generator=generator)
+    seen = torch.randn(32, 6, generator=generator)
+    seen[:20, 0] += 2 * classes - 1
+    seen[20:, 1] += 2
+    groups = [f"g{i // 3}" for i in range(20)] + [f"o{i}" for i in range(12)]
+    tagger = tags.fit_tagger(seen, classes, groups, 2)
+    scaled, best = ((seen - seen.mean(0)) / seen.std(0)).double(), 0.0
+    truth = torch.cat([torch.nn.functional.one_hot(classes, 2), torch.zeros(12, 2)]).double()
+    for gamma in tags.GAMMAS:
+        for ridge in tags.RIDGES:
+            right = 0
+            for group in set(groups[:20]):
+                out = torch.tensor([other == group for other in groups])
+                near = tags.kernel(scaled[~out], scaled[~out], gamma)
+                says = torch.linalg.solve(near + ridge * torch.eye(len(near), dtype=torch.float64), truth[~out])
+                said = tags.kernel(scaled[out], scaled[~out], gamma) @ says
+                right += int((said.argmax(1) == classes[out[:20]]).sum())
+            best = max(best, right / 20)
+    assert tagger.accuracy == pytest.approx(best)
+    assert 0.5 < best < 1
+    assert tagger.false_alarms <= tags.FALSE_ALARMS
+    assert tagger.found > 0
+
+
+@pytest.mark.parametrize("told", ["label", "caption"])
+def test_labels_alone_leave_the_model_as_it_was_and_sentences_teach_it(told, folder, tiny_model, tmp_path):
+    from ossicle.inference.engine import load
+
+    mine = folder
+    if told == "caption":
+        rows = [
+            json.dumps({"path": str(r.path), "label": r.label, "caption": "A tone."})
+            for r in read_recordings(folder).found
+        ]
+        mine = folder / "table.jsonl"
+        mine.write_text("\n".join(rows))
+    adapt(small(mine, tiny_model, tmp_path / "model", steps=3))
+    before, after = (load(each, device="cpu").model.state_dict() for each in (tiny_model, tmp_path / "model"))
+    changed_ones = {name for name, weight in before.items() if not torch.equal(weight, after[name])}
+    assert bool(changed_ones) == (told == "caption")
+    assert {name for name in after if name not in before} >= {"streams.tags.connector.names"}
 
 
 def test_a_full_disk_leaves_nothing_behind(folder, tiny_model, tmp_path, monkeypatch):

@@ -50,26 +50,43 @@ def test_pool(counts):
             torch.testing.assert_close(out.values[row, place], connector.layers(mean))
 
 
+def _fitted_tags(*, bound):
+    connector = _connector("tags", factor=4, length=2, tags=["a", "b", "c"], examples=5, gamma=0.7)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name in ("mean", "examples", "says"):
+            buffer = getattr(connector, name)
+            buffer.copy_(torch.randn(buffer.shape, generator=generator) * 0.5)
+        connector.spread.uniform_(0.5, 2, generator=generator)
+        connector.bound.fill_(bound)
+    return connector
+
+
 @pytest.mark.parametrize("counts", [(7, 3), (8, 1)])
-def test_tags(counts):
-    connector, tokens = _connector("tags", factor=4, length=2, tags=["a", "b", "c"]), _tokens(*counts)
+@pytest.mark.parametrize("bound", [-5.0, 0.0, 5.0])
+def test_tags(counts, bound):
+    connector, tokens = _fitted_tags(bound=bound), _tokens(*counts)
     out = connector(tokens)
     for row, count in enumerate(counts):
-        for place, start in enumerate(range(0, count, 4)):
+        said = []
+        for start in range(0, count, 4):
             real = tokens.values[row, start : min(count, start + 4)]
-            pooled = torch.cat([real.mean(0), real.max(0).values])
-            which = torch.softmax(connector.which(pooled), -1)
-            named = sum(share * name for share, name in zip(which, connector.names, strict=True))
-            got = out.values[row, 2 * place : 2 * place + 2]
-            torch.testing.assert_close(got, torch.sigmoid(connector.any(pooled)) * named)
-        assert out.counts()[row] == 2 * -(-count // 4)
+            pooled = (torch.cat([real.mean(0), real.max(0).values]) - connector.mean) / connector.spread
+            scores = torch.zeros(4)
+            for example, says in zip(connector.examples, connector.says, strict=True):
+                scores += torch.exp(-0.7 * (pooled - example).square().mean()) * says
+            said += [*connector.names[scores[:3].argmax()]] if scores[3] > bound else []
+        assert out.counts()[row] == len(said)
+        assert not said or torch.equal(out.values[row, : len(said)], torch.stack(said))
+        assert not out.values[row, len(said) :].any()
+    assert {-5.0: out.valid.any(1).all(), 5.0: not out.valid.any()}.get(bound, True)
 
 
-def test_a_closed_gate_leaves_nothing_of_the_tags():
-    connector = _connector("tags", factor=4)
-    with torch.no_grad():
-        connector.any.bias.fill_(-200)
-    assert connector(_tokens(7, 3)).values.abs().max() < 1e-6
+def test_only_the_names_of_tags_learn():
+    connector = _fitted_tags(bound=-5.0)
+    connector(_tokens(8, 8)).values.square().sum().backward()
+    assert [name for name, _ in connector.named_parameters()] == ["names"]
+    assert connector.names.grad.abs().sum() > 0
 
 
 def test_conv():

@@ -43,7 +43,7 @@ def pooled_features(engine: Any, waves: Sequence[Waveform]) -> Tensor:
 
 
 @torch.enable_grad()
-def fit(features: Tensor, classes: Tensor, num_classes: int, penalty: float, *, balanced: bool = False) -> nn.Linear:
+def fit(features: Tensor, classes: Tensor, num_classes: int, penalty: float) -> nn.Linear:
     """Return a softmax regression with an L2 penalty on its weights, by L-BFGS from zero.
 
     Args:
@@ -51,9 +51,7 @@ def fit(features: Tensor, classes: Tensor, num_classes: int, penalty: float, *, 
         classes: (n,) below `num_classes`.
         num_classes: Of the regression.
         penalty: Half of this times the sum of squared weights is added to the loss.
-        balanced: Every class counts the same, however many examples it has.
     """
-    weight = 1 / torch.bincount(classes, minlength=num_classes).clamp(min=1) if balanced else None
     layer = nn.Linear(features.shape[1], num_classes)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -61,7 +59,7 @@ def fit(features: Tensor, classes: Tensor, num_classes: int, penalty: float, *, 
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(layer(features), classes, weight) + penalty * layer.weight.square().sum() / 2
+        loss = nn.functional.cross_entropy(layer(features), classes) + penalty * layer.weight.square().sum() / 2
         loss.backward()
         return loss
 

@@ -20,7 +20,6 @@ import yaml
 from ossicle.adapt import samples
 from ossicle.adapt.folder import Recording, Recordings, read_recordings
 from ossicle.adapt.probe import pooled_features, probe_answers
-from ossicle.adapt.scenes import scene_samples
 from ossicle.adapt.split import split_by_group
 from ossicle.adapt.tags import with_tags
 from ossicle.audio.io import SUFFIXES, load_audio
@@ -34,6 +33,9 @@ from ossicle.questions.names import spoken
 
 logger = logging.getLogger(__name__)
 
+WHOLE_RATE = 4e-4
+FROZEN_RATE = 1.5e-3
+"""Peak learning rates where the decoder learns, and where only the tagger's stream does."""
 FEW = 8
 """A label with fewer recordings than this on the training side is named as having too little data."""
 TASK = "recordings"
@@ -50,10 +52,10 @@ class Plan:
         replay: Folder with recordings of what the model should go on hearing, or None.
         steps: Optimiser steps.
         batch_size: Samples a step.
-        learning_rate: Peak.
-        scenes: Scenes composed of the recordings.
+        learning_rate: Peak; None = what suits the way it is taught.
         tags: Give the model a stream with a linear tagger of the labels (`adapt.tags`), where it can have one.
         replay_sounds: Sounds that old questions are asked about.
+        other_sounds: Most recordings in a folder of `replay` that the tagger learns to leave alone, beside those.
         forgetting_items: Items per row for measuring what was forgotten.
         seed: Of everything.
         device: Where it is computed.
@@ -65,10 +67,10 @@ class Plan:
     replay: Path | None = None
     steps: int = 350
     batch_size: int = 32
-    learning_rate: float = 4e-4
-    scenes: int = 300
+    learning_rate: float | None = None
     tags: bool = True
     replay_sounds: int = 560
+    other_sounds: int = 250
     forgetting_items: int = 24
     seed: int = 0
     device: str = "auto"
@@ -127,17 +129,17 @@ def _adapt_in(
     audio.mkdir()
     others = _other_recordings(plan, found.found)
     sounds = list(samples.old_sounds(train, others, count=plan.replay_sounds, seed=plan.seed))
-    write_rows(audio / "replay.jsonl", samples.replay_samples(old, sounds, audio, seed=plan.seed))
-    own = samples.own_samples(train, audio, seed=plan.seed)
-    own += scene_samples(train, audio, count=plan.scenes, seed=plan.seed)
-    write_rows(audio / "own.jsonl", own)
-    probe = _probe(old, train, test, plan.seed)
-    # The tagger's other side: sounds of the replay, and as many more.
-    sounds += samples.old_sounds(train, others, count=plan.replay_sounds, seed=plan.seed + 1)
     not_mine = [wave for kind, wave in sounds if kind != "own"]
+    not_mine += samples.some_of(others, plan.replay, each=plan.other_sounds, seed=plan.seed)
     tags = with_tags(old, train, not_mine, work / "start", seed=plan.seed) if plan.tags else None
+    frozen = tags is not None and not any(r.caption or r.transcript or r.question for r in train)
+    if frozen:  # what is not the user's cannot change
+        sounds = [(kind, wave) for kind, wave in sounds if kind == "own"]
+    write_rows(audio / "replay.jsonl", samples.replay_samples(old, sounds, audio, seed=plan.seed))
+    write_rows(audio / "own.jsonl", samples.own_samples(train, audio, seed=plan.seed))
+    probe = _probe(old, train, test, plan.seed)
     del old, sounds, not_mine
-    losses = train_model(plan, work, tell, tags=tags)
+    losses = train_model(plan, work, tell, tags=tags, frozen=frozen)
     new = load(work / "model", device=plan.device)
     report = _score(plan, new, train, test, work)
     after = _measure_kept(plan, new, keep, work / "after")
@@ -160,24 +162,25 @@ def _adapt_in(
     return {**result, "notes": _notes(result, train)}
 
 
-def recipe_of(plan: Plan, audio: Path, *, start: str | None = None, tags: str | None = None) -> dict[str, Any]:
+def recipe_of(
+    plan: Plan, audio: Path, *, start: str | None = None, tags: str | None = None, frozen: bool = False
+) -> dict[str, Any]:
     """Return the recipe by which the model is trained further.
 
     Args:
         plan: What is done.
         audio: Folder of the samples.
         start: Model it starts from, where not the plan's.
-        tags: Name of a stream whose tagger is fitted already and stays; only its names train.
+        tags: Name of a stream whose tagger is fitted already.
+        frozen: Only that stream learns to speak; everything else stays as it is.
     """
     has_replay = (audio / "replay.jsonl").is_file() and (audio / "replay.jsonl").stat().st_size > 0
-    mix = [{"source": "own", "weight": 0.45}, *([{"source": "replay", "weight": 0.55}] if has_replay else [])]
-    disturb = {"kind": "next_token", "feature_dropout": 0.15, "feature_noise": 0.1, "frame_dropout": 0.05}
+    share = 0.3 if frozen else 0.55
+    mix = [{"source": "own", "weight": 1 - share}, *([{"source": "replay", "weight": share}] if has_replay else [])]
+    disturb = {} if frozen else {"feature_dropout": 0.15, "feature_noise": 0.1, "frame_dropout": 0.05}
     start = start or (str(Path(plan.start).resolve()) if Path(plan.start).is_dir() else plan.start)
-    connectors = (
-        ["connector"]
-        if tags is None
-        else [rf"^streams\.(?!{tags}\.)[^.]+\.connector\.", f"streams.{tags}.connector.names"]
-    )
+    rate = (FROZEN_RATE if frozen else WHOLE_RATE) if plan.learning_rate is None else plan.learning_rate
+    train = [rf"^streams\.{tags}\."] if frozen else ["connector", "language_model"]
     return {
         "name": "adapt",
         "seed": plan.seed,
@@ -189,16 +192,16 @@ def recipe_of(plan: Plan, audio: Path, *, start: str | None = None, tags: str | 
         "stages": [
             {
                 "name": "adapt",
-                "train": [*connectors, "language_model"],
-                "objective": disturb,
+                "train": train,
+                "objective": {"kind": "next_token", **disturb},
                 "mix": mix,
-                "learning_rate": plan.learning_rate,
+                "learning_rate": rate,
                 "batch_size": plan.batch_size,
                 "steps": plan.steps,
                 "warmup_steps": min(20, plan.steps),
-                "weight_decay": 0.05,
+                "weight_decay": 0.0 if frozen else 0.05,
                 "feature_cache": True,
-                "audio_dropout": 0.03,
+                "audio_dropout": 0.0 if frozen else 0.03,
                 "audio_shuffle": 0.0,
                 "checkpoint_every": max(1, plan.steps),
             }
@@ -206,7 +209,9 @@ def recipe_of(plan: Plan, audio: Path, *, start: str | None = None, tags: str | 
     }
 
 
-def train_model(plan: Plan, work: Path, tell: Callable[[str], None], *, tags: str | None = None) -> dict[str, float]:
+def train_model(
+    plan: Plan, work: Path, tell: Callable[[str], None], *, tags: str | None = None, frozen: bool = False
+) -> dict[str, float]:
     """Train by the ordinary loop; the model lies in `work/model` afterwards.
 
     Args:
@@ -214,6 +219,7 @@ def train_model(plan: Plan, work: Path, tell: Callable[[str], None], *, tags: st
         work: Folder with the samples in `audio`, and with tags the model in `start`.
         tell: Takes lines for people.
         tags: Name of the stream of tags, if there is one.
+        frozen: Only that stream learns.
     """
     from ossicle.inference.engine import choose_device
     from ossicle.training.recipe import load
@@ -221,7 +227,7 @@ def train_model(plan: Plan, work: Path, tell: Callable[[str], None], *, tags: st
 
     recipe = work / "adapt.yaml"
     start = str(work / "start") if tags is not None else None
-    settings = recipe_of(plan, work / "audio", start=start, tags=tags)
+    settings = recipe_of(plan, work / "audio", start=start, tags=tags, frozen=frozen)
     recipe.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     done = Run(load(str(recipe)), work / "run", device=choose_device(plan.device), tell=tell).train()
     done.checkpoint.replace(work / "model")

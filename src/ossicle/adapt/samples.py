@@ -3,9 +3,9 @@
     recording ──► itself + changed copies (gain, speed, noise) ──► "What do you hear?" → "A bass drum."
     old sounds ──► questions of every kind ──► the answers the model gave *before* ──► replay
 
-Scenes composed of the recordings come beside them (`adapt.scenes`), and a tagger of their labels before (`adapt.tags`).
-Replay needs no old training data: whatever the model used to say is what it should go on saying. The sounds are
-synthesised, the user's own (asked about other things), and recordings under `--replay` where given.
+A tagger of the labels is fitted before (`adapt.tags`). Replay needs no old training data: whatever the model used to
+say is what it should go on saying. The sounds are synthesised, the user's own (asked about other things), and
+recordings under `--replay` where given.
 Source: learning without forgetting, Li & Hoiem 2016; our choice.
 """
 
@@ -21,9 +21,11 @@ import numpy as np
 from ossicle.adapt.folder import Recording
 from ossicle.adapt.views import changed, message, write
 from ossicle.audio.io import load_audio
+from ossicle.data.material import Sound
 from ossicle.errors import AudioError, UnsupportedError
-from ossicle.questions import outside
-from ossicle.questions.names import SPOKEN, sentence, spoken
+from ossicle.questions import closed, outside
+from ossicle.questions.heard import Event, Heard
+from ossicle.questions.names import SPOKEN
 from ossicle.questions.wording import ask
 from ossicle.types import SAMPLE_RATE_HZ, Waveform
 
@@ -59,6 +61,7 @@ def own_samples(recordings: Sequence[Recording], folder: Path, *, seed: int) -> 
     """
     rng = np.random.default_rng([seed, 1])
     views = int(np.clip(MOST_VIEWS // len(recordings), 1, 8))
+    labels = sorted({recording.label for recording in recordings if recording.label})
     rows = []
     for index, recording in enumerate(recordings):
         wave = load_audio(recording.path).samples[: round(LONGEST_S * SAMPLE_RATE_HZ)]
@@ -66,16 +69,19 @@ def own_samples(recordings: Sequence[Recording], folder: Path, *, seed: int) -> 
             name = f"own-{index:05d}-{view}.flac"
             copy = wave if view == 0 else changed(wave, rng)
             write(folder / name, copy)
-            for question, answer in asked_about(recording, rng):
+            for question, answer in asked_about(recording, labels, rng):
                 rows.append(message(name, question, answer, len(copy) / SAMPLE_RATE_HZ))
     return rows
 
 
-def asked_about(recording: Recording, rng: np.random.Generator) -> list[tuple[str, str]]:
-    """Return the questions and answers that follow from what is known of a recording."""
+def asked_about(recording: Recording, labels: Sequence[str], rng: np.random.Generator) -> list[tuple[str, str]]:
+    """Return the questions and answers that follow from what is known of a recording, and of the others' labels."""
     pairs = []
     if recording.label:
-        pairs += [(ask("hear", rng), sentence(spoken(recording.label))) for _ in range(3)]
+        heard = _heard(recording.label)
+        tasks = ["hear", "hear", *(["presence"] if len(labels) > 1 else [])]
+        for task in tasks:
+            pairs.append(closed.question(heard, rng, lambda: _heard(*labels), task)[1:])
     if recording.caption:
         pairs += [(ask("hear", rng), recording.caption)]
     if recording.transcript:
@@ -83,6 +89,11 @@ def asked_about(recording: Recording, rng: np.random.Generator) -> list[tuple[st
     if recording.question:
         pairs += [(recording.question, recording.answer)]
     return pairs
+
+
+def _heard(*labels: str) -> Heard:
+    sounds = [Sound(samples=np.zeros(0, np.int16), pool="own", label=label) for label in labels]
+    return Heard(events=tuple(Event(sound=sound, start_s=0.0, level_db=0.0) for sound in sounds), duration_s=0.0)
 
 
 def replay_samples(
@@ -133,6 +144,28 @@ def old_sounds(
     rng = np.random.default_rng([seed, 4])
     for kind, wave in _drawn(rng, recordings, others, count):
         yield kind, replace(wave, samples=wave.samples[: round(LONGEST_S * SAMPLE_RATE_HZ)])
+
+
+def some_of(recordings: Sequence[Path], root: Path | None, *, each: int, seed: int) -> Iterator[Waveform]:
+    """Yield recordings, no one twice, at most 10 s each; what cannot be read is left out.
+
+    Args:
+        recordings: Under `root`.
+        root: Its folders have the same share each, so that a set of thousands does not stand for everything.
+        each: Most recordings of a folder.
+        seed: Of the draw.
+    """
+    folders: dict[str, list[Path]] = {}
+    for path in recordings:
+        folders.setdefault(path.relative_to(root).parts[0] if root else "", []).append(path)
+    rng = np.random.default_rng([seed, 5])
+    for _, paths in sorted(folders.items()):
+        for index in rng.permutation(len(paths))[:each]:
+            try:
+                wave = load_audio(paths[index])
+            except AudioError:
+                continue
+            yield replace(wave, samples=wave.samples[: round(LONGEST_S * SAMPLE_RATE_HZ)])
 
 
 def _drawn(

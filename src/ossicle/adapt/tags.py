@@ -1,28 +1,30 @@
-"""The user's labels as a stream of their own: a linear tagger, fitted before training, whose verdict the decoder reads.
+"""The user's labels as a stream of their own: a tagger of the recordings, whose verdict the decoder reads.
 
-    recordings ──encoders──► mean ⊕ max of each window ──softmax regression──► which label    } connector `tags`
-    recordings | old sounds ─────────────────────────────logistic regression──► one of mine?  }
+    recordings | old sounds ──encoders──► mean ⊕ max of each window ──kernel ridge regression──► which label, or none
 
-A hundred recordings fit a linear head, and a decoder learns them by heart; so the head decides and the decoder learns
-to say what it decided, in whatever question. The second head lets most of the user's recordings of held-out groups
-pass; what else it lets through, the decoder has to tell by its other streams. Source: our choice.
+A hundred recordings fit such a tagger, and a decoder learns them by heart; so the tagger decides and the decoder only
+learns to say what it decided. How near an example has to be, and how sure the tagger before it speaks, is chosen on
+groups that it was not fitted on; leaving a group out of a ridge regression needs no second fit. Source: kernel ridge
+regression, Saunders, Gammerman & Vovk 1998, and its leave-out residuals; the rest is our choice.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ossicle.adapt.folder import Recording
-from ossicle.adapt.probe import BATCH, PENALTIES, choose_penalty, fit
+from ossicle.adapt.probe import BATCH
 from ossicle.audio.io import load_audio
 from ossicle.connectors.group import shrunk_mask
+from ossicle.connectors.tags import kernel, pooled
 from ossicle.errors import CheckpointError, ConfigError
 from ossicle.model import AudioLM
 from ossicle.processor import AudioProcessor
@@ -31,14 +33,14 @@ from ossicle.streams import plan, side_by_side
 from ossicle.types import Waveform
 
 STREAM = "tags"
-FOLDS = 5
-PASSES = 0.85
-"""Share of the user's recordings, in groups that the second head was not fitted on, that it takes for the user's."""
 LONGEST = 8
 """Most tokens of a verdict; a label of fewer words than another repeats its own."""
-SHARPER = 8.0
-"""Factor on the first head's logits: on recordings it was not fitted on it is unsure, and a blend of names says nothing
-that the decoder was taught to read."""
+GAMMAS = (0.3, 1.0)
+RIDGES = (0.03, 0.1, 0.3)
+FALSE_ALARMS = 0.03
+"""Most windows of old sounds, not fitted on, that may be taken for the user's."""
+MOST_WINDOWS = 2500
+"""Windows of each side that are remembered; of more, a draw."""
 
 
 def with_tags(
@@ -62,16 +64,12 @@ def with_tags(
     if len(labels) < 2 or not others or not _fits(engine.model):
         return None
     name = _free_name(engine.model)
-    tags = [spoken(label) for label in labels]
-    length = max(len(_words(engine.processor, tag)) for tag in tags) + 1
-    model = _grown(engine.model, name, tags, min(length, LONGEST))
-    connector = model.streams[name].connector
-    mine, of = _windows(engine, model.streams[name], [load_audio(r.path) for r in labelled])
-    theirs, _ = _windows(engine, model.streams[name], others)
-    groups = [labelled[i].group for i in of]
-    _fit_which(connector, mine, [labels.index(labelled[i].label) for i in of], groups, seed)
-    _fit_any(connector, mine, groups, theirs, seed)
-    _name(model, engine.processor, name)
+    mine, of_mine = _windows(engine, [load_audio(r.path) for r in labelled], seed)
+    theirs, of_theirs = _windows(engine, others, seed)
+    groups = [*(labelled[i].group for i in of_mine), *(f"\0{i}" for i in of_theirs)]
+    classes = torch.tensor([labels.index(labelled[i].label) for i in of_mine])
+    tagger = fit_tagger(torch.cat([mine, theirs]), classes, groups, len(labels))
+    model = _grown(engine, name, [spoken(label) for label in labels], tagger)
     model.save_pretrained(folder)
     old = engine.processor
     streams = model.config.streams
@@ -103,100 +101,132 @@ def _free_name(model: AudioLM) -> str:
     return next(name for name in names if name not in model.streams)
 
 
-def _grown(model: AudioLM, name: str, tags: list[str], length: int) -> AudioLM:
-    """Return a copy of a model with one stream more."""
-    config = copy.deepcopy(model.config)
-    encoder = next(iter(model.streams.values())).plan.encoder
-    config.streams = [
-        *config.streams,
-        {
-            "name": name,
-            "encoder": _owners(model),
-            "connector": {
-                "kind": "tags",
-                "tags": tags,
-                "factor": encoder.num_tokens(encoder.window_samples),
-                "length": length,
-            },
-            "integration": {"kind": "attend"},
-        },
-    ]
-    grown = AudioLM(config).to(model.device)
-    missing, left_over = grown.load_state_dict(model.state_dict(), strict=False)  # the new stream has none yet
+def _grown(engine: Any, name: str, tags: list[str], tagger: Tagger) -> AudioLM:
+    """Return a copy of a model with one stream more, whose tagger is fitted."""
+    old = engine.model
+    config = copy.deepcopy(old.config)
+    connector = {
+        "kind": "tags",
+        "tags": tags,
+        "factor": _window_tokens(old),
+        "length": min(LONGEST, max(len(_words(engine.processor, tag)) for tag in tags) + 1),
+        "examples": len(tagger.examples),
+        "gamma": tagger.gamma,
+    }
+    integration = {"kind": "attend", "own_projections": True}
+    stream = {"name": name, "encoder": _owners(old), "connector": connector, "integration": integration}
+    config.streams = [*config.streams, stream]
+    grown = AudioLM(config).to(old.device)
+    missing, left_over = grown.load_state_dict(old.state_dict(), strict=False)  # the new stream has none yet
     strange = [*left_over, *(key for key in missing if not key.startswith(f"streams.{name}."))]
     if strange:
         raise CheckpointError(f"adapt: weights of the model to begin with do not fit it ({', '.join(strange[:5])})")
-    grown.generation_config = model.generation_config
+    grown.generation_config = old.generation_config
     grown.streams[name].integration.start(grown.language_model)
+    tagger.put(grown.streams[name].connector)
+    _name(grown, engine.processor, name)
     return grown.eval()
 
 
+def _window_tokens(model: AudioLM) -> int:
+    encoder = next(iter(model.streams.values())).plan.encoder
+    count: int = encoder.num_tokens(encoder.window_samples)
+    return count
+
+
 @torch.no_grad()
-def _windows(engine: Any, stream: Any, waves: Sequence[Waveform]) -> tuple[Tensor, list[int]]:
-    """Return (W, 2 · D) what the heads see of every window, and which clip each is of."""
+def _windows(engine: Any, waves: Sequence[Waveform], seed: int) -> tuple[Tensor, list[int]]:
+    """Return (W, 2 · D) what the tagger sees of every window, and which clip each is of; of very many, a draw."""
     order = sorted(range(len(waves)), key=lambda i: waves[i].duration_s)
-    rows, of = [], []
+    factor, rows, of = _window_tokens(engine.model), [], []
     for start in range(0, len(order), BATCH):
         batch = order[start : start + BATCH]
         encoded = engine.encode([waves[i] for i in batch])
-        tokens = side_by_side([encoded[owner] for owner in stream.plan.owners])
-        pooled = stream.connector.pooled(tokens).float().cpu()
-        counts = shrunk_mask(tokens, stream.connector.config.factor).sum(1).tolist()
+        tokens = side_by_side([encoded[owner] for owner in _owners(engine.model)])
+        seen = pooled(tokens, factor).float().cpu()
+        counts = shrunk_mask(tokens, factor).sum(1).tolist()
         for place, (index, count) in enumerate(zip(batch, counts, strict=True)):
-            rows.append(pooled[place, :count])
+            rows.append(seen[place, :count])
             of += [index] * count
-    return torch.cat(rows), of
+    kept = np.sort(np.random.default_rng(seed).permutation(len(of))[:MOST_WINDOWS])
+    return torch.cat(rows)[kept], [of[i] for i in kept]
 
 
-def _fit_which(connector: Any, mine: Tensor, classes: Sequence[int], groups: Sequence[str], seed: int) -> None:
-    """Fit the softmax head as the probe is fitted; the scale of its inputs goes into its weights."""
-    mean, spread = mine.mean(0), mine.std(0).clamp(min=1e-4)
-    count, truth = connector.which.out_features, torch.tensor(classes)
-    scaled = (mine - mean) / spread
-    penalty = choose_penalty(scaled, truth, groups, count, seed)
-    head = fit(scaled, truth, count, penalty)
-    with torch.no_grad():
-        head.weight.mul_(SHARPER)
-        head.bias.mul_(SHARPER)
-    _put(connector.which, head, mean, spread)
+@dataclass(frozen=True, slots=True)
+class Tagger:
+    """A fitted tagger; see `connectors.tags`.
+
+    Attributes:
+        mean: (D) of what it was fitted on.
+        spread: (D) standard deviations.
+        examples: (n, D) standardised.
+        says: (n, labels + 1) what each example says of its neighbours.
+        bound: What the last score has to exceed.
+        gamma: How near an example has to be.
+        found: Share of the user's windows, of groups not fitted on, that are taken for the user's.
+        false_alarms: The same of old sounds.
+        accuracy: Share of the user's windows, of groups not fitted on, whose label is found.
+    """
+
+    mean: Tensor
+    spread: Tensor
+    examples: Tensor
+    says: Tensor
+    bound: float
+    gamma: float
+    found: float
+    false_alarms: float
+    accuracy: float
+
+    def put(self, connector: Any) -> None:
+        """Write it into a connector of its size."""
+        with torch.no_grad():
+            for name in ("mean", "spread", "examples", "says"):
+                getattr(connector, name).copy_(getattr(self, name))
+            connector.bound.fill_(self.bound)
 
 
-def _fit_any(connector: Any, mine: Tensor, groups: Sequence[str], theirs: Tensor, seed: int) -> None:
-    """Fit the head that knows the user's recordings, and set it by groups that it was not fitted on."""
-    both = torch.cat([mine, theirs])
-    mean, spread = both.mean(0), both.std(0).clamp(min=1e-4)
-    scaled = (both - mean) / spread
-    truth = torch.cat([torch.ones(len(mine)), torch.zeros(len(theirs))]).long()
-    unique = sorted(set(groups))
-    fold_of = {group: place % FOLDS for place, group in enumerate(np.random.default_rng(seed).permutation(unique))}
-    folds = torch.tensor([*(fold_of[group] for group in groups), *(i % FOLDS for i in range(len(theirs)))])
-    unseen = torch.zeros(len(mine))
-    for fold in set(fold_of.values()):
-        rest = folds != fold
-        head = _one_of_two(fit(scaled[rest], truth[rest], 2, PENALTIES[1], balanced=True))
-        held = (folds == fold)[: len(mine)]
-        unseen[held] = head(scaled[: len(mine)][held])[:, 0].detach()
-    head = _one_of_two(fit(scaled, truth, 2, PENALTIES[1], balanced=True))
-    with torch.no_grad():
-        head.bias -= torch.quantile(unseen, 1 - PASSES).clamp(max=0)  # more may pass, not fewer
-    _put(connector.any, head, mean, spread)
+def fit_tagger(seen: Tensor, classes: Tensor, groups: Sequence[str], num_classes: int) -> Tagger:
+    """Return the tagger that does best on groups that it was not fitted on.
+
+    Args:
+        seen: (n, D) windows: the user's, then old sounds'.
+        classes: (m,) labels of the user's windows, below `num_classes`.
+        groups: (n,) recordings that must not lie on both sides.
+        num_classes: How many labels there are.
+    """
+    own = len(classes)
+    mean, spread = seen.mean(0), seen.std(0).clamp(min=1e-4)
+    examples = (seen - mean) / spread
+    truth = torch.zeros(len(seen), num_classes + 1, dtype=torch.float64)
+    truth[torch.arange(own), classes] = 1
+    truth[:, -1] = torch.where(torch.arange(len(seen)) < own, 1.0, -1.0)
+    blocks = [torch.tensor([i for i, other in enumerate(groups) if other == group]) for group in dict.fromkeys(groups)]
+    best: Tagger | None = None
+    for gamma in GAMMAS:
+        near = kernel(examples.double(), examples.double(), gamma)
+        for ridge in RIDGES:
+            inverse = torch.linalg.inv(near + ridge * torch.eye(len(seen), dtype=torch.float64))
+            says = inverse @ truth
+            unseen = truth.clone()
+            for block in blocks:
+                unseen[block] -= torch.linalg.solve(inverse[block][:, block], says[block])
+            accuracy = float((unseen[:own, :-1].argmax(1) == classes).float().mean())
+            if best is None or accuracy > best.accuracy:
+                bound, found, alarms = _bound(unseen[:own, -1], unseen[own:, -1])
+                best = Tagger(mean, spread, examples, says.float(), bound, gamma, found, alarms, accuracy)
+    assert best is not None
+    return best
 
 
-def _one_of_two(head: nn.Linear) -> nn.Linear:
-    """Return the logistic head that says what a softmax over two classes says of the second."""
-    one = nn.Linear(head.in_features, 1)
-    with torch.no_grad():
-        one.weight.copy_(head.weight[1:] - head.weight[:1])
-        one.bias.copy_(head.bias[1:] - head.bias[:1])
-    return one
-
-
-def _put(layer: nn.Linear, fitted: nn.Linear, mean: Tensor, spread: Tensor) -> None:
-    """Write a head that was fitted on (x − mean) / spread as one of x."""
-    with torch.no_grad():
-        weight = fitted.weight / spread
-        layer.weight.copy_(weight)
-        layer.bias.copy_(fitted.bias - weight @ mean)
+def _bound(mine: Tensor, theirs: Tensor) -> tuple[float, float, float]:
+    """Return where verdicts begin, and what passes of either side: an alarm about old sounds counts as two misses."""
+    fewest = torch.quantile(theirs, 1 - FALSE_ALARMS)
+    places = torch.cat([fewest[None], mine[mine > fewest] - 1e-6])
+    found = (mine > places[:, None]).double().mean(1)
+    alarms = (theirs > places[:, None]).double().mean(1)
+    best = int((found - 2 * alarms).argmax())
+    return float(places[best]), float(found[best]), float(alarms[best])
 
 
 @torch.no_grad()

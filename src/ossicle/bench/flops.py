@@ -121,29 +121,37 @@ def _unasked(config: PreTrainedConfig, streams: Sequence[tuple[str, int]], text:
     return 2 * text * config.hidden_size * (q_width + 2 * kv_width + 3 * rank)
 
 
-def kept_elements(config: PreTrainedConfig, streams: Sequence[tuple[str, int]], *, text: int, labels: int) -> int:
-    """Return the numbers of one row that backward needs where everything trains and nothing is recomputed.
+def kept_elements(
+    config: PreTrainedConfig, streams: Sequence[tuple[str, int]], *, text: int, labels: int, rows: int, chunk: int
+) -> int:
+    """Return the numbers of a batch that backward needs where everything trains and nothing is recomputed.
 
         a row, a layer             its two norms' inputs and outputs (4 D), queries, keys, values, what was read, and of
                                    the feed-forward gate, its activation, up and their product (4 F)
         an attended token, a layer its norm's output, key and value; a block of `cross` keeps the token's norm once
         a crossing row, a layer    its norm's input and output, query, what was read
-        beside the layers          each attended or crossed token, each row's last norm (2 D), and a label's logits
+        beside the layers          each attended or crossed token, each row's last norm (2 D), and a label's logits; or,
+                                   where these are made in chunks, each label's and the head's gradient in their place
 
     Args:
         config: The decoder's.
         streams: (integration kind, audio tokens) of each stream.
-        text: Text tokens of the row.
-        labels: Rows that need logits.
+        text: Text tokens of a row.
+        labels: Of them, those that need logits.
+        rows: Of the batch.
+        chunk: Logits that exist at one time (`ossicle.loss.CHUNK`).
     """
     width, ffn, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     (q_width, kv_width), tokens = _widths(config), _tokens(streams)
-    rows = text + tokens["prepend"]
-    layer = rows * (4 * width + 2 * q_width + 2 * kv_width + 4 * ffn) + tokens["attend"] * (width + 2 * kv_width)
+    in_line = text + tokens["prepend"]
+    layer = in_line * (4 * width + 2 * q_width + 2 * kv_width + 4 * ffn) + tokens["attend"] * (width + 2 * kv_width)
     if tokens["cross"]:
-        layer += rows * 4 * width + tokens["cross"] * 3 * width
-    beside = (tokens["attend"] + tokens["cross"] + 2 * rows) * width
-    return layers * layer + beside + labels * (width + config.vocab_size)
+        layer += in_line * 4 * width + tokens["cross"] * 3 * width
+    row = layers * layer + (tokens["attend"] + tokens["cross"] + 2 * in_line) * width
+    vocabulary, labelled = config.vocab_size, rows * labels
+    if labelled > max(1, chunk // vocabulary):
+        return rows * row + labelled * 2 * width + vocabulary * width
+    return rows * row + labelled * (width + vocabulary)
 
 
 def _adapter_weights(config: PreTrainedConfig, streams: Sequence[tuple[str, int]], text: int) -> int:

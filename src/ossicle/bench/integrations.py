@@ -19,7 +19,7 @@ import torch
 from ossicle.bench import measure, shapes
 from ossicle.bench.flops import Trained, forward_flops, kept_elements, train_flops
 from ossicle.errors import ConfigError, OssicleError, suggest
-from ossicle.loss import IGNORE
+from ossicle.loss import CHUNK, IGNORE
 from ossicle.model import AudioLM, AudioLMConfig
 from ossicle.training import lora
 from ossicle.training.compiled import compile_blocks
@@ -165,8 +165,9 @@ class Variant:
             * train_flops(config, self.split, text=shape.text_tokens, labels=shape.label_tokens, trained=self.trained),
         }
         if self.trained == Trained():
-            elements = kept_elements(config, self.split, text=shape.text_tokens, labels=shape.label_tokens)
-            train["analytic_bytes"] = shape.batch * elements * self.dtype.itemsize
+            sizes = {"text": shape.text_tokens, "labels": shape.label_tokens, "rows": shape.batch}
+            chunk = CHUNK.get(self.device.type, CHUNK["cpu"])
+            train["analytic_bytes"] = kept_elements(config, self.split, **sizes, chunk=chunk) * self.dtype.itemsize
         peak = measure.Peak(self.device)
         self.infer_step()
         flops = forward_flops(config, self.split, text=shape.text_tokens, heads_at=1)

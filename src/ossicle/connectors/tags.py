@@ -1,14 +1,14 @@
-"""A linear tagger whose verdict becomes audio tokens: the names of what it hears, weighted by how sure it is.
+"""A tagger that remembers examples, whose verdict becomes audio tokens: the name of what it hears, or nothing.
 
-    (C, N, D_encoder) ──mean ⊕ max of k real tokens──► z ─┬─ W z + b ──softmax──► p   which tag
-                                                          └─ v·z + c ──sigmoid──► g   any of them at all
-    tokens = g · Σ_i p_i name_i                                                (C, ⌈N/k⌉ · m, D)
+    (C, N, D_encoder) ──mean ⊕ max of k real tokens──► standardised z, one for each group
+    s(z) = Σ_j exp(−γ ‖z − z_j‖² / 2 D_encoder) a_j        over the examples z_j: a score for each tag, one for "any"
+    tokens = the likeliest tag's name, where s_any > bound; no token at all elsewhere       (C, ≤ ⌈N/k⌉ · m, D)
 
-With k an encoder window the tagger is a linear probe, which a hundred clips are enough to fit, where a decoder would
-learn a hundred clips by heart; the decoder only has to say what the tokens name, and goes on hearing through its other
-streams. `adapt` fits both heads and starts `name_i`, m tokens, at the embeddings of a tag's own words. No norm at the
-output: it would undo g (an integration that norms audio undoes it too, as far as g is not close to 0).
-Source: our choice; a classifier's verdict as input is what LTU-AS (arXiv 2309.14405) does with a transcript.
+A hundred clips are enough for such a tagger, where a decoder would learn a hundred clips by heart; the decoder only has
+to say what the tokens name, and hears the rest through its other streams. A clip without a verdict has no tokens, so
+that the model answers about it as if the stream were not there. `adapt` fits the examples and starts the names, m
+tokens each, at the embeddings of a tag's own words. Source: kernel ridge regression, Saunders, Gammerman & Vovk 1998;
+that a verdict is input is our choice, as LTU-AS (arXiv 2309.14405) gives the decoder a transcript.
 """
 
 from __future__ import annotations
@@ -32,17 +32,21 @@ class TagsConfig(ConnectorConfig):
         tags: What it can name.
         factor: Tokens that are judged together, k.
         length: Tokens of a verdict, m.
+        examples: How many examples it remembers.
+        gamma: How near an example has to be: the larger, the nearer.
     """
 
     kind: str = "tags"
     tags: list[str] = Field(default=["speech", "music", "noise"], min_length=1)
     factor: int = Field(default=250, ge=1)
     length: int = Field(default=4, ge=1)
+    examples: int = Field(default=1, ge=1)
+    gamma: float = Field(default=1.0, gt=0)
     time_embedding: bool = False
     output_norm: bool = False
 
     def num_tokens(self, num_tokens: int) -> int:
-        """Return the tokens of all verdicts, the last one perhaps about fewer tokens."""
+        """Return the most tokens there can be: a verdict on every group, the last one perhaps of fewer tokens."""
         return ceil_div(num_tokens, self.factor) * self.length
 
     def rate_hz(self, rate_hz: float) -> float:
@@ -56,15 +60,18 @@ class TagsConfig(ConnectorConfig):
 
 
 class TagsConnector(Connector):
-    """Two linear heads over pooled tokens, then a mixture of names."""
+    """Examples, what each of them says about a sound near it, and the tags' names; the names alone learn."""
 
     Config: ClassVar[type[ConnectorConfig]] = TagsConfig
 
     def __init__(self, config: TagsConfig, facts: EncoderFacts, width: int) -> None:
         super().__init__(config, facts, width)
-        self.which = nn.Linear(2 * facts.dim, len(config.tags))
-        self.any = nn.Linear(2 * facts.dim, 1)
         self.names = nn.Parameter(torch.randn(len(config.tags), config.length, width))
+        self.register_buffer("examples", torch.zeros(config.examples, 2 * facts.dim))
+        self.register_buffer("says", torch.zeros(config.examples, len(config.tags) + 1))
+        self.register_buffer("mean", torch.zeros(2 * facts.dim))
+        self.register_buffer("spread", torch.ones(2 * facts.dim))
+        self.register_buffer("bound", torch.tensor(-1.0))  # until it is fitted, everything has a verdict
 
     def set_output_scale(self, rms: float) -> None:
         """Start the names at the scale of the decoder's text embeddings."""
@@ -72,18 +79,33 @@ class TagsConnector(Connector):
         with torch.no_grad():
             self.names.mul_(rms / self.names.square().mean().sqrt())
 
-    def pooled(self, tokens: AudioTokens) -> Tensor:
-        """Return (C, ⌈N/k⌉, 2 · D_encoder) mean and max of each group's real tokens; what the heads are fitted on."""
-        values, real = grouped(tokens, self.config.factor)
-        count = real.sum(2, keepdim=True)
-        mean = values.sum(2) / count.clamp_min(1)
-        most = values.masked_fill(~real[..., None], -torch.inf).amax(2).masked_fill(count == 0, 0)
-        return torch.cat([mean, most], -1)
+    @torch.no_grad()
+    def scores(self, seen: Tensor) -> Tensor:
+        """Return (..., tags + 1) of (..., 2 · D_encoder) pooled tokens: each tag's score, then that of any of them."""
+        near = kernel((seen.float() - self.mean) / self.spread, self.examples.float(), self.config.gamma)
+        return near @ self.says.float()
 
     def project(self, tokens: AudioTokens) -> AudioTokens:
-        """Judge each group by itself."""
-        pooled = self.pooled(tokens)
-        mixed = self.which(pooled).softmax(-1) @ self.names.flatten(1)
-        spoken = (self.any(pooled).sigmoid() * mixed).unflatten(-1, self.names.shape[1:]).flatten(1, 2)
-        mask = shrunk_mask(tokens, self.config.factor).repeat_interleave(self.config.length, 1)
-        return tokens.with_values(spoken, valid=mask, rate_hz=self.config.rate_hz(tokens.rate_hz))
+        """Judge each group by itself; verdicts stand one after the other, whatever lies between."""
+        scores = self.scores(pooled(tokens, self.config.factor))
+        judged = shrunk_mask(tokens, self.config.factor) & (scores[..., -1] > self.bound)
+        order = (~judged).to(torch.uint8).argsort(dim=1, stable=True)
+        tag = scores[..., :-1].argmax(-1).gather(1, order)
+        valid = judged.gather(1, order).repeat_interleave(self.config.length, 1)
+        spoken = self.names[tag].flatten(1, 2).to(tokens.values.dtype)
+        return tokens.with_values(spoken, valid=valid, rate_hz=self.config.rate_hz(tokens.rate_hz))
+
+
+def pooled(tokens: AudioTokens, factor: int) -> Tensor:
+    """Return (C, ⌈N/k⌉, 2 · D_encoder) mean and max of each group's real tokens; what is compared with the examples."""
+    values, real = grouped(tokens, factor)
+    count = real.sum(2, keepdim=True)
+    mean = values.sum(2) / count.clamp_min(1)
+    most = values.masked_fill(~real[..., None], -torch.inf).amax(2).masked_fill(count == 0, 0)
+    return torch.cat([mean, most], -1)
+
+
+def kernel(these: Tensor, those: Tensor, gamma: float) -> Tensor:
+    """Return (..., n) how near (..., D) vectors are to (n, D) others: 1 for the same, 0 far away."""
+    squared = these.square().sum(-1, keepdim=True) + those.square().sum(-1) - 2 * these @ those.T
+    return torch.exp(squared.clamp(min=0) * (-gamma / these.shape[-1]))
