@@ -252,6 +252,17 @@ def test_a_set_with_missing_files_is_refused_with_counts(tmp_path):
     assert "1 × file is missing, of 1" in result["tasks"]["esc10"]["error"]
 
 
+def test_a_task_that_cannot_be_built_is_an_error_and_the_others_go_on(tiny_root, tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "fsdd").symlink_to(tiny_root / "fsdd")
+    write_set(tmp_path / "root" / "esc10", [{"label": "rain"}])
+    manifest = tmp_path / "root" / "esc10" / "manifest.jsonl"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"duration_s": None}) + "\n")
+    result = run_suite(Setting(suite="esc10,fsdd_digit", root=tmp_path / "root"), Deaf(), out=tmp_path, model=MODEL)
+    assert result["tasks"]["esc10"]["error"].startswith("TypeError")
+    assert result["tasks"]["fsdd_digit"]["n"] == 20
+
+
 class Disturbed(Oracle):
     """Hears, but not the clip it is asked about: silence in its place, or always the clip before."""
 

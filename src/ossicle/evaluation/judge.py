@@ -14,7 +14,7 @@ from typing import Any
 from ossicle.evaluation.metrics import wilson
 from ossicle.evaluation.parse import yes_no
 from ossicle.evaluation.remote import Remote
-from ossicle.evaluation.score import RowScore
+from ossicle.evaluation.score import Marked, RowScore
 
 PROMPT = (
     "A listener was asked about a recording.\nQuestion: {question}\nRight answer: {truth}\nTheir answer: {answer}\n"
@@ -39,7 +39,8 @@ def judge_rows(judge: Remote, rows: Sequence[RowScore], replies: Path) -> dict[s
     if replies.is_file():
         lines = [json.loads(line) for line in replies.read_text(encoding="utf-8").splitlines()]
         known = {line["prompt"]: line["reply"] for line in lines}
-    marks = [mark for row in rows for mark in row.marks]
+    read = [(mark, _right(row, mark)) for row in rows for mark in row.marks]
+    marks = [mark for mark, _ in read]
     prompts = [PROMPT.format(question=m.item.question, truth=m.item.truth, answer=m.answer) for m in marks]
     followed = [FOLLOWING.format(question=m.item.question, answer=m.answer) for m in marks]
     with replies.open("a", encoding="utf-8") as file:
@@ -48,8 +49,8 @@ def judge_rows(judge: Remote, rows: Sequence[RowScore], replies: Path) -> dict[s
                 known[prompt] = judge.say(prompt, MAX_NEW_TOKENS)
                 file.write(json.dumps({"prompt": prompt, "reply": known[prompt]}, ensure_ascii=False) + "\n")
     verdicts = [yes_no(known[prompt]) for prompt in prompts]
-    decided = [(v, m) for v, m in zip(verdicts, marks, strict=True) if v is not None]
-    agreeing = sum(verdict == (mark.credit / mark.weight >= 0.5) for verdict, mark in decided)
+    decided = [(verdict, right) for verdict, (_, right) in zip(verdicts, read, strict=True) if verdict is not None]
+    agreeing = sum(verdict == right for verdict, right in decided)
     right = sum(verdict for verdict, _ in decided)
     following = [yes_no(known[prompt]) for prompt in followed]
     return {
@@ -66,3 +67,9 @@ def judge_rows(judge: Remote, rows: Sequence[RowScore], replies: Path) -> dict[s
         "parameters": {"temperature": 0.0, "max_tokens": MAX_NEW_TOKENS},
         "replies": {"file": replies.name, "sha256": hashlib.sha256(replies.read_bytes()).hexdigest()},
     }
+
+
+def _right(row: RowScore, mark: Marked) -> bool:
+    """Return whether the parser's mark is at least half of all there is; of errors, less than half."""
+    share = mark.credit / max(mark.weight, 1e-12)
+    return share < 0.5 if row.lower_is_better else share >= 0.5

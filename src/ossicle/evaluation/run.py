@@ -169,7 +169,7 @@ def build_tasks(setting: Setting, specs: Iterable[TaskSpec], outcome: Outcome) -
     for spec in specs:
         try:
             task, absent = build(spec, setting.root, limit=setting.limit, seed=setting.seed, wordings=setting.wordings)
-        except (OssicleError, OSError, ValueError, KeyError) as error:
+        except FAILURES as error:
             _failed(outcome, spec.task, error)
             continue
         outcome.absent += [name for name in absent if name not in outcome.absent]

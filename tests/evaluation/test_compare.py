@@ -1,0 +1,106 @@
+"""Comparing and checking cards, on cards whose numbers are known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from ossicle.errors import DataError
+from ossicle.evaluation.compare import compare_cards, comparison_table
+from ossicle.evaluation.verify import verdict
+
+
+def card(marks, *, metric="accuracy", dataset="d", answers="a", ci95=(0.0, 1.0), clusters=None):
+    """Return the part of a card that comparing reads: task → credits, each of weight 1."""
+    rows = {
+        name: {"row": [[str(i), credit, 1.0, str(clusters[i] if clusters else i)] for i, credit in enumerate(credits)]}
+        for name, credits in marks.items()
+    }
+    tasks = {
+        name: {"metric": metric, "value": float(np.mean(credits)), "ci95": list(ci95)}
+        for name, credits in marks.items()
+    }
+    facts = {"model": "m", "versions": "v", "dataset": dataset, "answers": answers}
+    return {"marks": rows, "tasks": tasks, "counted": {name: ["row"] for name in marks}, **facts}
+
+
+FIRST = [1.0] * 100 + [0.0] * 60 + [1.0] * 20 + [0.0] * 20
+SECOND = [1.0] * 100 + [1.0] * 60 + [0.0] * 20 + [0.0] * 20
+"""Of 200 questions both answer 100, neither 20; only the second answers 60, only the first 20."""
+
+
+def test_a_paired_difference_by_hand():
+    found = compare_cards(card({"t": FIRST}), card({"t": SECOND}))["tasks"]["t"]
+    assert found["delta"] == pytest.approx((60 - 20) / 200)
+    # variance of one paired difference: (60 + 20) / 200 − 0.2²; its mean over 200 questions has 1/200 of that
+    error = math.sqrt((80 / 200 - 0.2**2) / 200)
+    assert found["smallest_detectable"] == pytest.approx((1.959964 + 0.841621) * error, rel=0.06)
+    assert found["ci95"] == pytest.approx([0.2 - 1.96 * error, 0.2 + 1.96 * error], abs=0.012)
+    tail = sum(math.comb(80, k) for k in range(21)) / 2**80
+    assert found["p"] == pytest.approx(2 * tail)
+    assert (found["better"], found["n"], found["left_out"]) == ("second", 200, 0)
+
+
+def test_clusters_that_move_together_detect_less():
+    apart = compare_cards(card({"t": FIRST}), card({"t": SECOND}))["tasks"]["t"]
+    groups = [i // 10 for i in range(200)]
+    both = [card({"t": credits}, clusters=groups) for credits in (FIRST, SECOND)]
+    together = compare_cards(*both)["tasks"]["t"]
+    # every group of ten moves as one: the standard error grows by √10
+    assert together["smallest_detectable"] == pytest.approx(math.sqrt(10) * apart["smallest_detectable"], rel=0.1)
+    assert together["delta"] == apart["delta"]
+
+
+def test_many_tasks_are_corrected_and_lower_errors_are_better():
+    names = ["a", "b", "c"]
+    few = [1.0] * 9 + [0.0]
+    one, two = ({"a": FIRST, "b": FIRST, "c": few}, {"a": SECOND, "b": FIRST, "c": few[::-1]})
+    found = compare_cards(card(one), card(two))["tasks"]
+    assert found["a"]["p_holm"] == pytest.approx(3 * found["a"]["p"])
+    assert all(found[name]["p_holm"] >= found[name]["p"] for name in names)
+    assert found["b"]["better"] == "neither"
+    errors = compare_cards(card({"t": FIRST}, metric="wer"), card({"t": SECOND}, metric="wer"))["tasks"]["t"]
+    assert errors["better"] == "first"
+
+
+def test_only_what_both_cards_hold_is_compared():
+    found = compare_cards(card({"t": FIRST, "x": FIRST}), card({"t": SECOND[:150], "y": FIRST}, dataset="other"))
+    assert (found["only_in_first"], found["only_in_second"]) == (["x"], ["y"])
+    assert (found["tasks"]["t"]["n"], found["tasks"]["t"]["left_out"]) == (150, 50)
+    assert "different questions" in comparison_table(found)
+    with pytest.raises(DataError, match="no task in common: t against y"):
+        compare_cards(card({"t": FIRST}), card({"y": FIRST}))
+    second = card({"t": SECOND})
+    second["marks"]["t"]["row"] = [[f"other{mark[0]}", *mark[1:]] for mark in second["marks"]["t"]["row"]]
+    with pytest.raises(DataError, match="share no item"):
+        compare_cards(card({"t": FIRST}), second)
+
+
+@pytest.mark.parametrize(
+    ("credits", "answers", "expected"),
+    [
+        ([1.0, 0.0, 1.0, 0.0], "a", "bit for bit"),
+        ([1.0, 0.0, 1.0, 0.0], "b", "within the interval"),  # the same marks for other words
+        ([0.0, 1.0, 0.0, 1.0], "b", "within the interval"),
+        ([1.0, 1.0, 1.0, 0.0], "b", "within the interval"),  # 0.75, the end of the interval
+        ([1.0, 1.0, 1.0, 1.0], "b", "no"),
+        ([0.0, 0.0, 0.0, 0.0], "b", "no"),
+    ],
+)
+def test_verdicts(credits, answers, expected):
+    old = card({"t": [1.0, 0.0, 1.0, 0.0]}, ci95=(0.25, 0.75))
+    assert verdict(old, card({"t": credits}, answers=answers))["reproduces"] == expected
+
+
+def test_one_task_that_fails_or_is_gone_does_not_reproduce():
+    old = card({"t": FIRST, "u": FIRST})
+    new = card({"t": FIRST, "u": FIRST})
+    new["tasks"]["u"] = {"error": "boom"}
+    assert verdict(old, new)["reproduces"] == "no"
+    assert verdict(old, new)["tasks"]["t"]["verdict"] == "bit for bit"
+    del new["tasks"]["u"]
+    assert verdict(old, new)["tasks"]["u"]["verdict"] == "no"
+    other = card({"t": FIRST, "u": FIRST}, dataset="other")
+    assert verdict(old, other)["same"] == {"model": True, "dataset": False, "versions": True}
