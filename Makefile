@@ -41,7 +41,11 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 matrix: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "slow and not gpu and not network"
+	@EXTRAS="$(EXTRAS),ray,captions" sh .ci/setup $(VENV)
+	@failed=0; export OMP_NUM_THREADS=1; \
+	$(BIN)/python -m pytest -n $(WORKERS) -m "slow and not alone and not gpu and not network" || failed=1; \
+	$(BIN)/python -m pytest -m "slow and alone and not gpu and not network" || failed=1; \
+	exit $$failed
 
 gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu

@@ -54,6 +54,7 @@ def test_a_length_that_takes_too_long_ends_its_curve() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_bench_train_says_how_busy_the_decoder_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["bench", "train", "--steps", "2", "--batch", "4", "--clips", "2", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

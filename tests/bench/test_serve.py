@@ -45,6 +45,7 @@ def test_an_unknown_part_is_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_prefixes_are_no_help_under_another_system_prompt():
     from ossicle.bench.prefix import second_questions
 

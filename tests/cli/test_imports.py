@@ -66,6 +66,7 @@ def test_no_verb_imports_a_model_library_before_it_starts():
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_ask_waits_for_nothing_but_torch_and_transformers():
     pytest.importorskip("scipy")
     done = _run(ASK, str(DEMO), json.dumps([*HEAVY, *COMPILERS]))

@@ -253,6 +253,7 @@ def test_two_processes_fill_one_folder_at_once(model: AudioLM, tmp_path: Path, m
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_training_from_disk_is_as_fast_as_from_memory(
     model: AudioLM, processor: AudioProcessor, tmp_path: Path
 ) -> None:

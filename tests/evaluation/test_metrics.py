@@ -192,4 +192,4 @@ def test_meteor_says_what_it_lacks(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/java")
     monkeypatch.setitem(sys.modules, "pycocoevalcap.meteor.meteor", None)
     perfect = caption_metrics(["a dog barks"], [["a dog barks"]])
-    assert perfect["not_measured"]["meteor"].endswith("pip install pycocoevalcap")
+    assert perfect["not_measured"]["meteor"].endswith("pip install 'ossicle[captions]'")

@@ -26,6 +26,7 @@ def seconds(ask) -> np.ndarray:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_batches_answer_five_times_as_many_questions_a_second(data_root):
     from ossicle.inference.engine import load
 

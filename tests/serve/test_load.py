@@ -16,7 +16,7 @@ import ossicle
 from ossicle.bench.clients import ask, body, gather, served
 from ossicle.bench.serve import Setting, steady
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 NANO = Path(ossicle.__file__).parent / "nano" / "config.json"
 SECONDS = float(os.environ.get("OSSICLE_LOAD_S", "120"))
 CLIENTS = 64

@@ -91,7 +91,7 @@ def _meteor(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tup
     try:
         scorer = importlib.import_module("pycocoevalcap.meteor.meteor").Meteor()
     except ImportError:
-        return None, "neither aac-metrics nor pycocoevalcap is installed: pip install pycocoevalcap"
+        return None, "neither aac-metrics nor pycocoevalcap is installed: pip install 'ossicle[captions]'"
     names = range(len(captions))
     said = {i: [_words(captions[i])] for i in names}
     try:
