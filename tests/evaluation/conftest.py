@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -61,3 +62,12 @@ def built(setting) -> Outcome:
 @pytest.fixture
 def oracle(built) -> Oracle:
     return Oracle(built.built)
+
+
+@pytest.fixture
+def no_java(monkeypatch):
+    """METEOR's program reads its paraphrases for ten seconds at every start; it has a slow test of its own."""
+    found = shutil.which
+    monkeypatch.setattr(
+        shutil, "which", lambda name, *rest, **more: None if name == "java" else found(name, *rest, **more)
+    )

@@ -111,6 +111,7 @@ def test_the_detector_reads_plain_words_and_padding_changes_nothing(folder):
     assert np.ptp(alone) > 0.01, "the detector does hear the words"
 
 
+@pytest.mark.usefixtures("no_java")
 def test_captions_are_measured_where_the_models_lie(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "aac_metrics.functional.fense", None)
     monkeypatch.setenv("FENSE_DATA", str(folder))

@@ -130,6 +130,7 @@ def test_cider_d_equals_the_public_implementation():
     assert sum(len(case["clips"]) for case in stored["cases"]) >= 40
 
 
+@pytest.mark.usefixtures("no_java")
 def test_other_caption_metrics_and_what_is_missing():
     pytest.importorskip("sacrebleu")
     pytest.importorskip("rouge_score")
@@ -145,6 +146,7 @@ def test_other_caption_metrics_and_what_is_missing():
     assert all(perfect["not_measured"].values())
 
 
+@pytest.mark.usefixtures("no_java")
 def test_captions_say_what_spice_lacks(monkeypatch):
     monkeypatch.setitem(sys.modules, "aac_metrics.functional.spice", None)
     reason = caption_metrics(["a dog barks"], [["a dog barks"]])["not_measured"]["spice"]
@@ -152,6 +154,7 @@ def test_captions_say_what_spice_lacks(monkeypatch):
     assert "aac-metrics-download, and install a Java" in reason
 
 
+@pytest.mark.usefixtures("no_java")
 def test_a_caption_metric_whose_download_is_missing_says_so(monkeypatch):
     """As aac-metrics does without its Java programs; the other metrics are there all the same."""
     broken = types.ModuleType("aac_metrics.functional.spice")

@@ -85,12 +85,15 @@ PAPER_TASKS = {
 """Task → folder, column, truths as the sets write them, and the number its script prints."""
 
 
+@pytest.mark.usefixtures("no_java")
 @pytest.mark.parametrize("task", sorted(PAPER_TASKS))
 def test_every_task_of_the_papers_runs_from_its_manifest_to_the_papers_number(task, tmp_path):
     folder, column, truths, metric = PAPER_TASKS[task]
     write_set(tmp_path / folder, [{column: truths[i % len(truths)]} for i in range(3 * len(truths))])
-    setting = Setting(suite=task, root=tmp_path, protocol="paper", controls=False)
+    setting = Setting(suite=task, root=tmp_path, protocol="paper")
     result = run_suite(setting, Ideal(built_of(setting)), out=tmp_path / "o", model=MODEL)["tasks"][task]
+    assert "error" not in result
+    assert result["gain"] > 0
     (paper,) = result["paper"].values()
     assert (paper["metric"], paper["n"]) == (metric, 3 * len(truths))
     assert paper["quirks"]
@@ -141,6 +144,15 @@ def test_predictions_from_a_file(tiny_root, tmp_path):
     wrong = [{"id": "esc10/sound/no.wav", "answer": "x"}, *answers[1:]]
     path.write_text("".join(json.dumps(row) + "\n" for row in wrong))
     with pytest.raises(DataError, match=r"1 missing \(esc10/sound/audio/0.wav\); 1 extra \(esc10/sound/no.wav\)"):
+        run_suite(setting, path, out=tmp_path / "p", model=MODEL)
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*answers, answers[3] | {"answer": "x"}]))
+    with pytest.raises(DataError, match=r"the ids do not fit: 1 twice \(esc10/sound/audio/3.wav\)$"):
+        run_suite(setting, path, out=tmp_path / "p", model=MODEL)
+    path.write_text("".join(json.dumps(row) + "\n" for row in answers[8:]))
+    with pytest.raises(DataError, match=r"8 missing \((esc10/sound/audio/\d+.wav, ){5}…\)$"):
+        run_suite(setting, path, out=tmp_path / "p", model=MODEL)
+    path.write_text(json.dumps(answers[0]) + '\n{"id": "x"}\n')
+    with pytest.raises(DataError, match=r'a.jsonl:2: expected \{"id": …, "answer": …\}'):
         run_suite(setting, path, out=tmp_path / "p", model=MODEL)
 
 

@@ -149,9 +149,10 @@ def test_answers_can_be_drawn_as_ltu_as_draws_them(tiny_root, tmp_path):
     engine.drawing = DRAWINGS["ltu"]
     answer = engine.answer
     engine.answer = lambda items, **options: asked.append(options) or answer(items, **options)
-    alone = Setting(root=tiny_root, suite="fsdd_digit", limit=2, decoding="ltu")
-    card = read_card(Path(run_suite(alone, engine, out=tmp_path / "a", model=MODEL)["card"]))
-    again = read_card(Path(run_suite(alone, engine, out=tmp_path / "b", model=MODEL)["card"]))
+    alone = Setting(root=tiny_root, suite="fsdd_digit", limit=2, decoding="ltu", controls=False)
+    specs = [spec.model_copy(update={"suites": []}) for spec in suite_specs("fsdd_digit")]  # no questions to decline
+    card = read_card(Path(run_suite(alone, engine, out=tmp_path / "a", model=MODEL, specs=specs)["card"]))
+    again = read_card(Path(run_suite(alone, engine, out=tmp_path / "b", model=MODEL, specs=specs)["card"]))
     assert card["answers"] == again["answers"]
     assert card["setting"]["decoding"] == "ltu"
     drawn = {"do_sample": True, "temperature": 0.1, "top_k": 500, "top_p": 0.95, "repetition_penalty": 1.1}
