@@ -34,7 +34,7 @@ from ossicle.questions.names import spoken
 logger = logging.getLogger(__name__)
 
 WHOLE_RATE = 4e-4
-FROZEN_RATE = 1.5e-3
+FROZEN_RATE = 3e-3
 """Peak learning rates where the decoder learns, and where only the tagger's stream does."""
 FEW = 8
 """A label with fewer recordings than this on the training side is named as having too little data."""

@@ -3,9 +3,10 @@
     recordings | old sounds ──encoders──► mean ⊕ max of each window ──kernel ridge regression──► which label, or none
 
 A hundred recordings fit such a tagger, and a decoder learns them by heart; so the tagger decides and the decoder only
-learns to say what it decided. How near an example has to be, and how sure the tagger before it speaks, is chosen on
-groups that it was not fitted on; leaving a group out of a ridge regression needs no second fit. Source: kernel ridge
-regression, Saunders, Gammerman & Vovk 1998, and its leave-out residuals; the rest is our choice.
+learns to say what it decided. Which label is fitted on the user's recordings alone, whether it is one on both; how sure
+the tagger has to be before it speaks is chosen on groups that it was not fitted on, and leaving a group out of a ridge
+regression needs no second fit. Source: kernel ridge regression, Saunders, Gammerman & Vovk 1998, and its leave-out
+residuals; the rest is our choice.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from ossicle.types import Waveform
 STREAM = "tags"
 LONGEST = 8
 """Most tokens of a verdict; a label of fewer words than another repeats its own."""
-GAMMAS = (0.3, 1.0)
-RIDGES = (0.03, 0.1, 0.3)
+GAMMA, RIDGE = 0.3, 0.1
+"""How near an example has to be, and how far the tagger may be from what it is told of one."""
 FALSE_ALARMS = 0.03
 """Most windows of old sounds, not fitted on, that may be taken for the user's."""
 MOST_WINDOWS = 2500
@@ -111,7 +112,7 @@ def _grown(engine: Any, name: str, tags: list[str], tagger: Tagger) -> AudioLM:
         "factor": _window_tokens(old),
         "length": min(LONGEST, max(len(_words(engine.processor, tag)) for tag in tags) + 1),
         "examples": len(tagger.examples),
-        "gamma": tagger.gamma,
+        "gamma": GAMMA,
     }
     integration = {"kind": "attend", "own_projections": True}
     stream = {"name": name, "encoder": _owners(old), "connector": connector, "integration": integration}
@@ -162,7 +163,6 @@ class Tagger:
         examples: (n, D) standardised.
         says: (n, labels + 1) what each example says of its neighbours.
         bound: What the last score has to exceed.
-        gamma: How near an example has to be.
         found: Share of the user's windows, of groups not fitted on, that are taken for the user's.
         false_alarms: The same of old sounds.
         accuracy: Share of the user's windows, of groups not fitted on, whose label is found.
@@ -173,7 +173,6 @@ class Tagger:
     examples: Tensor
     says: Tensor
     bound: float
-    gamma: float
     found: float
     false_alarms: float
     accuracy: float
@@ -187,7 +186,7 @@ class Tagger:
 
 
 def fit_tagger(seen: Tensor, classes: Tensor, groups: Sequence[str], num_classes: int) -> Tagger:
-    """Return the tagger that does best on groups that it was not fitted on.
+    """Return the tagger of the user's windows, which stands back from others.
 
     Args:
         seen: (n, D) windows: the user's, then old sounds'.
@@ -195,37 +194,42 @@ def fit_tagger(seen: Tensor, classes: Tensor, groups: Sequence[str], num_classes
         groups: (n,) recordings that must not lie on both sides.
         num_classes: How many labels there are.
     """
-    own = len(classes)
-    mean, spread = seen.mean(0), seen.std(0).clamp(min=1e-4)
+    own, mean, spread = len(classes), seen.mean(0), seen.std(0).clamp(min=1e-4)
     examples = (seen - mean) / spread
-    truth = torch.zeros(len(seen), num_classes + 1, dtype=torch.float64)
-    truth[torch.arange(own), classes] = 1
-    truth[:, -1] = torch.where(torch.arange(len(seen)) < own, 1.0, -1.0)
-    blocks = [torch.tensor([i for i, other in enumerate(groups) if other == group]) for group in dict.fromkeys(groups)]
-    best: Tagger | None = None
-    for gamma in GAMMAS:
-        near = kernel(examples.double(), examples.double(), gamma)
-        for ridge in RIDGES:
-            inverse = torch.linalg.inv(near + ridge * torch.eye(len(seen), dtype=torch.float64))
-            says = inverse @ truth
-            unseen = truth.clone()
-            for block in blocks:
-                unseen[block] -= torch.linalg.solve(inverse[block][:, block], says[block])
-            accuracy = float((unseen[:own, :-1].argmax(1) == classes).float().mean())
-            if best is None or accuracy > best.accuracy:
-                bound, found, alarms = _bound(unseen[:own, -1], unseen[own:, -1])
-                best = Tagger(mean, spread, examples, says.float(), bound, gamma, found, alarms, accuracy)
-    assert best is not None
-    return best
+    near = kernel(examples.double(), examples.double(), GAMMA)
+    truth = torch.nn.functional.one_hot(classes, num_classes).double()
+    which, unseen = _ridge(near[:own, :own], truth, groups[:own])
+    accuracy = float((unseen.argmax(1) == classes).float().mean())
+    mine = torch.where(torch.arange(len(seen)) < own, 1.0, -1.0).double()
+    any_of_them, unseen = _ridge(near, mine[:, None], groups)
+    bound, found, alarms = _bound(unseen[:own, 0], unseen[own:, 0])
+    says = torch.zeros(len(seen), num_classes + 1)
+    says[:own, :-1], says[:, -1] = which.float(), any_of_them[:, 0].float()
+    return Tagger(mean, spread, examples, says, bound, found, alarms, accuracy)
+
+
+def _ridge(near: Tensor, truth: Tensor, groups: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Return (n, c) what each example says, and what it would be told if its group had been left out."""
+    inverse = torch.linalg.inv(near + RIDGE * torch.eye(len(near), dtype=near.dtype))
+    says, unseen = inverse @ truth, truth.clone()
+    places: dict[str, list[int]] = {}
+    for place, group in enumerate(groups):
+        places.setdefault(group, []).append(place)
+    for block in places.values():
+        unseen[block] -= torch.linalg.solve(inverse[block][:, block], says[block])
+    return says, unseen
 
 
 def _bound(mine: Tensor, theirs: Tensor) -> tuple[float, float, float]:
-    """Return where verdicts begin, and what passes of either side: an alarm about old sounds counts as two misses."""
-    fewest = torch.quantile(theirs, 1 - FALSE_ALARMS)
-    places = torch.cat([fewest[None], mine[mine > fewest] - 1e-6])
+    """Return where verdicts begin, and what passes of either side there.
+
+    Few false alarms first; where most of the user's windows would be lost by that, a miss counts as much as an alarm.
+    """
+    places = mine - 1e-6
     found = (mine > places[:, None]).double().mean(1)
     alarms = (theirs > places[:, None]).double().mean(1)
-    best = int((found - 2 * alarms).argmax())
+    few = torch.where(alarms <= FALSE_ALARMS, found - 2 * alarms, -torch.inf)
+    best = int(few.argmax() if (found[few > -torch.inf] >= 0.5).any() else (found - alarms).argmax())
     return float(places[best]), float(found[best]), float(alarms[best])
 
 
