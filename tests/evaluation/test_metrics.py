@@ -147,14 +147,6 @@ def test_other_caption_metrics_and_what_is_missing():
 
 
 @pytest.mark.usefixtures("no_java")
-def test_captions_say_what_spice_lacks(monkeypatch):
-    monkeypatch.setitem(sys.modules, "aac_metrics.functional.spice", None)
-    reason = caption_metrics(["a dog barks"], [["a dog barks"]])["not_measured"]["spice"]
-    assert reason.startswith("aac-metrics is not installed: pip install aac-metrics")
-    assert "aac-metrics-download, and install a Java" in reason
-
-
-@pytest.mark.usefixtures("no_java")
 def test_a_caption_metric_whose_download_is_missing_says_so(monkeypatch):
     """As aac-metrics does without its Java programs; the other metrics are there all the same."""
     broken = types.ModuleType("aac_metrics.functional.spice")
@@ -196,3 +188,14 @@ def test_meteor_says_what_it_lacks(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocoevalcap.meteor.meteor", None)
     perfect = caption_metrics(["a dog barks"], [["a dog barks"]])
     assert perfect["not_measured"]["meteor"].endswith("pip install 'ossicle[captions]'")
+
+
+def test_a_meteor_that_dies_is_told_and_does_not_hang(tmp_path, monkeypatch):
+    pytest.importorskip("pycocoevalcap", reason="pycocoevalcap is not installed: METEOR's program is in it")
+    java = tmp_path / "java"
+    java.write_text("#!/bin/sh\nexit 1\n")
+    java.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    value, reason = _meteor(["a dog barks"], [["a dog barks"]])
+    assert value is None
+    assert reason.startswith("METEOR's program failed: ")

@@ -3,7 +3,7 @@
     BLEU-4, chrF     sacrebleu                      corpus level, all references of a clip
     ROUGE-L          rouge-score                    best reference of each clip, mean
     METEOR, SPICE, FENSE    aac-metrics, where it is installed with what it downloads (Java, models)
-    METEOR           else pycocoevalcap, whose package holds all of it but Java
+    METEOR, SPICE    else pycocoevalcap, whose package holds all of METEOR but Java, and SPICE without its models
     FENSE            else our own (`fense.py`) on the same models, where they lie on disk
 
 What is not installed is named in the result with the reason, never silently missing.
@@ -19,10 +19,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ossicle.errors import require
-from ossicle.evaluation import fense
+from ossicle.evaluation import fense, spice
 
 OPTIONAL = ("meteor", "spice", "fense")
-NEEDS = {"spice": ", run aac-metrics-download, and install a Java runtime"}
 logger = logging.getLogger(__name__)
 
 
@@ -72,9 +71,7 @@ def _optional(
     try:
         measure = getattr(importlib.import_module(f"aac_metrics.functional.{name}"), name)
     except ModuleNotFoundError:
-        if name in OWN:
-            return OWN[name](captions, references)
-        return None, f"aac-metrics is not installed: pip install aac-metrics{NEEDS[name]}"
+        return OWN[name](captions, references)
     try:
         corpus, _ = measure(list(captions), [list(texts) for texts in references])
     except (OSError, RuntimeError, ValueError, ImportError) as error:  # Java or a model is missing
@@ -97,6 +94,8 @@ def _meteor(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tup
     try:
         mean, _ = scorer.compute_score({i: [_words(text) for text in references[i]] for i in names}, said)
     except (OSError, ValueError, IndexError) as error:
+        if scorer.lock.locked():
+            scorer.lock.release()  # it is left locked, and the scorer's end would wait for it for ever
         return None, f"METEOR's program failed: {error}"
     return float(mean), None
 
@@ -106,5 +105,5 @@ def _words(text: str) -> str:
     return " ".join(re.findall(r"[\w']+", text.lower()))
 
 
-OWN = {"meteor": _meteor, "fense": fense.measure}
+OWN = {"meteor": _meteor, "spice": spice.measure, "fense": fense.measure}
 """Metrics that are measured without aac-metrics too."""
