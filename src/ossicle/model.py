@@ -18,50 +18,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ossicle import streams as stream_plans
 from ossicle.audio.features import shared
 from ossicle.deferred import undrawn
-from ossicle.errors import CheckpointError, ConfigError, DataError
+from ossicle.errors import CheckpointError, DataError
+from ossicle.focus import focused
 from ossicle.integration.base import Placement, place, slot_rows
 from ossicle.integration.memory import AudioMemory, input_norms
 from ossicle.loss import labelled_loss, next_token_loss
 from ossicle.mixtures.balance import auxiliary_loss
 from ossicle.mixtures.prompt import prompt_vectors
+from ossicle.model_config import AudioLMConfig, check_config
 from ossicle.types import AudioTokens
-
-
-class AudioLMConfig(PreTrainedConfig):
-    """Configuration of an AudioLM.
-
-    Attributes:
-        text_config: Config of the decoder.
-        streams: Settings of each stream (see `ossicle.streams`).
-        audio_token_id: Token that marks a clip's place in the text; one per clip.
-        audio_slot_id: Token whose rows are replaced by audio (`prepend`); just before the marker.
-    """
-
-    model_type = "ossicle"
-    sub_configs = {"text_config": AutoConfig}  # noqa: RUF012 (transformers' own shape)
-
-    def __init__(
-        self,
-        text_config: PreTrainedConfig | dict[str, Any] | None = None,
-        streams: list[dict[str, Any]] | None = None,
-        audio_token_id: int = 0,
-        audio_slot_id: int = 1,
-        **kwargs: Any,
-    ) -> None:
-        if isinstance(text_config, dict):
-            text_config = AutoConfig.for_model(**text_config)
-        self.text_config = text_config if text_config is not None else AutoConfig.for_model("llama")
-        self.streams = [dict(stream) for stream in streams or []]
-        self.audio_token_id = audio_token_id
-        self.audio_slot_id = audio_slot_id
-        kwargs["tie_word_embeddings"] = self.text_config.tie_word_embeddings
-        super().__init__(**kwargs)
 
 
 class AudioLM(PreTrainedModel, GenerationMixin):
@@ -170,7 +141,8 @@ class AudioLM(PreTrainedModel, GenerationMixin):
             every: Run also what a mixture's routers leave out, so that the result serves any route.
 
         Returns:
-            Features of each encoder (what does not depend on routers or text), by the stream that owns it.
+            Features of each encoder (what does not depend on routers or text), by the stream that owns it; of a long
+            clip only those of what stands out in it, where the config's `focus` says so.
         """
         encoded = {}
         for name, stream in self.streams.items():
@@ -179,7 +151,7 @@ class AudioLM(PreTrainedModel, GenerationMixin):
             trains = any(p.requires_grad for part in stream.encoder.feature_parts() for p in part.parameters())
             with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
                 encoded[name] = stream.encoder.features(audio_values, audio_lengths, every=every)
-        return encoded
+        return focused(encoded, self.config.focus)
 
     def connect(self, encoded: Mapping[str, AudioTokens], prompt: Tensor | None = None) -> dict[str, AudioTokens]:
         """Return each stream's tokens at the decoder's width from `encode`, and from `prompt` where that matters."""
@@ -388,12 +360,4 @@ def _explicit(attention_mask: Tensor | None, embeddings: Tensor, cache: Any) -> 
     return torch.ones(len(embeddings), past + embeddings.shape[1], dtype=torch.long, device=embeddings.device)
 
 
-def check_config(config: AudioLMConfig) -> None:
-    """Raise ConfigError when the special tokens do not fit the decoder's vocabulary."""
-    size = config.text_config.vocab_size
-    if not (0 <= config.audio_token_id < size and 0 <= config.audio_slot_id < size):
-        raise ConfigError(f"audio token ids {config.audio_token_id}, {config.audio_slot_id}: the vocabulary has {size}")
-
-
-AutoConfig.register("ossicle", AudioLMConfig)
 AutoModelForCausalLM.register(AudioLMConfig, AudioLM)

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from torch import Tensor
 
@@ -76,12 +78,15 @@ class AudioTokens:
         valid: (C, N) boolean, True = real token; a prefix of each row.
         rate_hz: Tokens per second.
         start_s: Absolute time of the first token in the clip, in seconds (live audio starts later than 0).
+        stretches: Of each clip the (start, end) seconds that its tokens stand for, one right after the other; None =
+            all of it (see `ossicle.focus`).
     """
 
     values: Tensor
     valid: Tensor
     rate_hz: float
     start_s: float = 0.0
+    stretches: tuple[tuple[tuple[float, float], ...] | None, ...] | None = None
 
     def times_s(self) -> Tensor:
         """Return (N,) the time of each token's middle in seconds."""
@@ -103,6 +108,15 @@ class AudioTokens:
             valid=self.valid if valid is None else valid,
             rate_hz=self.rate_hz if rate_hz is None else rate_hz,
         )
+
+    def of(self, stretches: Sequence[Sequence[tuple[float, float]] | None]) -> AudioTokens:
+        """Return the same tokens, standing for stretches of their clips."""
+        return replace(self, stretches=tuple(None if each is None else tuple(each) for each in stretches))
+
+    def take(self, which: Tensor) -> AudioTokens:
+        """Return the tokens of some clips, in that order."""
+        parts = self.stretches and tuple(self.stretches[clip] for clip in which.tolist())
+        return replace(self, values=self.values[which], valid=self.valid[which], stretches=parts)
 
     def to(self, device: object = None, dtype: object = None) -> AudioTokens:
         """Return the tokens on another device, values in another dtype."""

@@ -7,7 +7,9 @@ import json
 import shutil
 import sys
 
+import numpy as np
 import pytest
+import soundfile
 
 from ossicle.cli.app import run
 
@@ -141,3 +143,17 @@ def test_when_draws_a_picture_of_one_clip(tiny_model, clip, tmp_path, capsys):
         words = words if "--picture" in words else [*words, "--picture", str(picture)]
         code, _, err = _ask(capsys, *words, "--model", tiny_model)
         assert code == 2 and len(err.strip().splitlines()) == 1 and "--picture" in err
+
+
+def test_of_a_long_recording_it_is_told_what_was_heard(clip, tmp_path, capsys):
+    noise = np.random.default_rng(0).normal(0, 0.01, 16000 * 70)
+    noise[16000 * 65 : 16000 * 66] = np.sin(np.arange(16000) / 3)
+    soundfile.write(tmp_path / "long.wav", noise, 16000)
+    code, out, err = _ask(capsys, tmp_path / "long.wav", "what is it", "--device", "cpu")
+    assert code == 0, err
+    assert "heard what stands out: " in out
+    code, out, _ = _ask(capsys, tmp_path / "long.wav", clip, "what is it", "--json", "--device", "cpu")
+    long, short = json.loads(out)["audio"]
+    assert any(start <= 65 and end >= 66 for start, end in long["heard_s"])
+    assert sum(end - start for start, end in long["heard_s"]) == 12.0
+    assert "heard_s" not in short

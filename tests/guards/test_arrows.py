@@ -8,11 +8,11 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[2] / "src" / "ossicle"
 ORDER = [
     {"types", "errors", "registry", "config", "deferred", "compiler", "lean"},
-    {"audio"},
+    {"audio", "focus"},
     {"world", "encoders"},
     {"connectors", "mixtures"},
     {"integration"},
-    {"chat", "loss", "streams", "model", "processor", "tiny"},
+    {"chat", "loss", "streams", "model", "model_config", "processor", "tiny"},
     {"data", "questions", "training", "evaluation", "inference", "bench"},
     {"adapt", "study", "demo"},
     {"serve"},

@@ -36,7 +36,7 @@ def test_the_connector_sees_both_encoders_features():
 
 
 def test_each_encoder_is_run_once_and_can_learn_through_it():
-    model = tiny_model(streams=streams()).train()
+    model = tiny_model(streams=streams(connector={"kind": "pool", "factor": 5})).train()
     audio, lengths = clips(1.2)
     calls = []
     for name in ("a", "b"):

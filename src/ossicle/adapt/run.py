@@ -175,7 +175,7 @@ def recipe_of(
         frozen: Only that stream learns to speak; everything else stays as it is.
     """
     has_replay = (audio / "replay.jsonl").is_file() and (audio / "replay.jsonl").stat().st_size > 0
-    share = 0.3 if frozen else 0.55
+    share = 0.2 if frozen else 0.55
     mix = [{"source": "own", "weight": 1 - share}, *([{"source": "replay", "weight": share}] if has_replay else [])]
     disturb = {} if frozen else {"feature_dropout": 0.15, "feature_noise": 0.1, "frame_dropout": 0.05}
     start = start or (str(Path(plan.start).resolve()) if Path(plan.start).is_dir() else plan.start)

@@ -79,7 +79,7 @@ def asked_about(recording: Recording, labels: Sequence[str], rng: np.random.Gene
     pairs = []
     if recording.label:
         heard = _heard(recording.label)
-        tasks = ["hear", "hear", *(["presence"] if len(labels) > 1 else [])]
+        tasks = ["hear", "hear", "hear", *(["presence"] if len(labels) > 1 else [])]
         for task in tasks:
             pairs.append(closed.question(heard, rng, lambda: _heard(*labels), task)[1:])
     if recording.caption:

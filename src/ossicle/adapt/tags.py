@@ -38,7 +38,7 @@ LONGEST = 8
 """Most tokens of a verdict; a label of fewer words than another repeats its own."""
 GAMMA, RIDGE = 0.3, 0.1
 """How near an example has to be, and how far the tagger may be from what it is told of one."""
-FALSE_ALARMS = 0.03
+FALSE_ALARMS = 0.05
 """Most windows of old sounds, not fitted on, that may be taken for the user's."""
 MOST_WINDOWS = 2500
 """Windows of each side that are remembered; of more, a draw."""
@@ -223,13 +223,13 @@ def _ridge(near: Tensor, truth: Tensor, groups: Sequence[str]) -> tuple[Tensor, 
 def _bound(mine: Tensor, theirs: Tensor) -> tuple[float, float, float]:
     """Return where verdicts begin, and what passes of either side there.
 
-    Few false alarms first; where most of the user's windows would be lost by that, a miss counts as much as an alarm.
+    As many of the user's as few false alarms allow; where these would leave less than half, a miss counts as an alarm.
     """
     places = mine - 1e-6
     found = (mine > places[:, None]).double().mean(1)
     alarms = (theirs > places[:, None]).double().mean(1)
-    few = torch.where(alarms <= FALSE_ALARMS, found - 2 * alarms, -torch.inf)
-    best = int(few.argmax() if (found[few > -torch.inf] >= 0.5).any() else (found - alarms).argmax())
+    few = torch.where(alarms <= FALSE_ALARMS, found, -torch.inf)
+    best = int((few if few.max() >= 0.5 else found - alarms).argmax())
     return float(places[best]), float(found[best]), float(alarms[best])
 
 

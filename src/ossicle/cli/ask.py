@@ -169,6 +169,8 @@ def _row(engine: Engine, wave: Waveform, question: str, answer: Answer, *, trace
         row["transcript"] = answer.transcript
     if wave.truncated:
         row["audio"]["lost_s"] = round(wave.lost_s, 3)
+    if answer.stretches is not None:
+        row["audio"]["heard_s"] = [list(stretch) for stretch in answer.stretches]
     if trace:
         from ossicle.inference.trace import trace as traced
 
@@ -198,6 +200,9 @@ def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
     for row in rows:
         prefix = f"{row['audio']['path']}: " if len(rows) > 1 else ""
         yield f"{prefix}{row['answer']}"
+        if "heard_s" in row["audio"]:
+            stretches = (f"{_clock(start)}–{_clock(end)}" for start, end in row["audio"]["heard_s"])
+            yield f"    heard what stands out: {', '.join(stretches)}"
         if "transcript" in row:
             yield f"    read: {row['transcript'] or 'nothing'}"
         if "trace" in row:
@@ -205,6 +210,10 @@ def _lines(rows: list[dict[str, Any]]) -> Iterator[str]:
 
             yield from (f"    {line}" for line in lines(row["trace"]))
         yield from _when(row["when"]) if "when" in row else ()
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def _when(when: dict[str, Any]) -> Iterator[str]:

@@ -63,6 +63,11 @@ class TagsConnector(Connector):
     """Examples, what each of them says about a sound near it, and the tags' names; the names alone learn."""
 
     Config: ClassVar[type[ConnectorConfig]] = TagsConfig
+    examples: Tensor
+    says: Tensor
+    mean: Tensor
+    spread: Tensor
+    bound: Tensor
 
     def __init__(self, config: TagsConfig, facts: EncoderFacts, width: int) -> None:
         super().__init__(config, facts, width)

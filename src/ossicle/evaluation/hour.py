@@ -10,6 +10,7 @@ Source: our choice; finding what was planted is "needle in a haystack" (Kamradt,
 
 from __future__ import annotations
 
+import re
 import resource
 import time
 from collections.abc import Callable
@@ -27,6 +28,8 @@ from ossicle.types import SAMPLE_RATE_HZ, Waveform
 EVENT_S = (2.0, 4.0)
 NOISE_DB, EVENT_DB = -38.0, -20.0
 TILE_S = 60.0
+YES = re.compile(r"\byes\b", re.IGNORECASE)
+"""A judgement, also where what is heard is named first."""
 
 
 def planted(minutes: float, seed: int, index: int = 0) -> Point:
@@ -67,8 +70,8 @@ def play(engine: Engine, point: Point) -> dict[str, Any]:
         "present": present,
         "absent": absent,
         "named": point.label.split(" ", 1)[-1].lower() in heard.lower(),
-        "said_yes": present.lower().startswith("yes"),
-        "said_yes_absent": absent.lower().startswith("yes"),
+        "said_yes": YES.search(present) is not None,
+        "said_yes_absent": YES.search(absent) is not None,
         "seconds": time.perf_counter() - began,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }

@@ -46,6 +46,7 @@ class Answer:
         tokens: Number of tokens generated.
         audio_tokens: Audio tokens the decoder could hear.
         transcript: What the decoder could read of the speech.
+        stretches: The (start, end) seconds of a long recording that were heard; None = all of it (see `ossicle.focus`).
         timing_s: Seconds spent: `encode`, `prefill`, `decode` (shared by all answers of one batch).
     """
 
@@ -53,6 +54,7 @@ class Answer:
     tokens: int
     audio_tokens: int = 0
     transcript: str = ""
+    stretches: tuple[tuple[float, float], ...] | None = None
     timing_s: dict[str, float] = field(default_factory=dict)
 
 
@@ -154,7 +156,7 @@ class Engine:
         ]
         inputs = self.processor.pad(prompts)
         ids, mask = (inputs[key].to(self.model.device) for key in ("input_ids", "attention_mask"))
-        heard, counts = self._hear([wave for wave, _ in items], ids, mask)
+        heard, rows = self._hear([wave for wave, _ in items], ids, mask)
         clock = _Clock()
         out = self.model.generate(
             ids,
@@ -166,16 +168,18 @@ class Engine:
         done = time.perf_counter()
         timing = {"encode": clock.began - began, "prefill": clock.first - clock.began, "decode": done - clock.first}
         return [
-            Answer(text=self.text(row), tokens=self.length(row), audio_tokens=count, transcript=text, timing_s=timing)
-            for row, count, text in zip(out[:, ids.shape[1] :], counts, said, strict=True)
+            Answer(text=self.text(row), tokens=self.length(row), transcript=text, timing_s=timing, **of_row)
+            for row, of_row, text in zip(out[:, ids.shape[1] :], rows, said, strict=True)
         ]
 
-    def _hear(self, waves: Sequence[Waveform | None], ids: Tensor, mask: Tensor) -> tuple[dict[str, Any], list[int]]:
-        """Return what `generate` needs of the rows' audio, and how many audio tokens each row hears."""
-        counts = [0] * len(waves)
+    def _hear(
+        self, waves: Sequence[Waveform | None], ids: Tensor, mask: Tensor
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Return what `generate` needs of the rows' audio, and what an answer says about the audio of its row."""
+        rows: list[dict[str, Any]] = [{"audio_tokens": 0} for _ in waves]
         distinct = list({id(wave): wave for wave in waves if wave is not None}.values())
         if not distinct:
-            return {}, counts
+            return {}, rows
         position = {id(wave): row for row, wave in enumerate(distinct)}
         which = torch.tensor([position[id(wave)] for wave in waves if wave is not None])
         encoded, prompts = self.encode(distinct), self.model.prompts(ids, mask)
@@ -185,8 +189,10 @@ class Engine:
             connected = self.model.connect(_rows(encoded, which), prompts)
         memory, placement = self.model.remember(ids, mask, connected)
         for clip, row in enumerate(placement.rows.tolist()):
-            counts[row] += sum(int(tokens.counts()[clip]) for tokens in connected.values())
-        return {"audio_memory": memory, "position_ids": placement.positions}, counts
+            rows[row]["audio_tokens"] += sum(int(tokens.counts()[clip]) for tokens in connected.values())
+            stretches = next(iter(connected.values())).stretches
+            rows[row]["stretches"] = stretches[clip] if stretches else None
+        return {"audio_memory": memory, "position_ids": placement.positions}, rows
 
     def encode(self, waves: Sequence[Waveform]) -> dict[str, Any]:
         """Return the encoders' tokens of clips."""
@@ -261,7 +267,7 @@ def batches(seconds: Sequence[float], size: int, *, budget_s: float = BATCH_SECO
 
 def _rows(tokens: dict[str, Any], which: Tensor) -> dict[str, Any]:
     """Return chosen rows of every stream's tokens."""
-    return {name: t.with_values(t.values[which], valid=t.valid[which]) for name, t in tokens.items()}
+    return {name: each.take(which) for name, each in tokens.items()}
 
 
 def load(name: str | Path = "nano", *, device: str = "auto", dtype: str = "auto") -> Engine:

@@ -97,13 +97,12 @@ class Muted:
             place = {id(wave): index for index, wave in enumerate(distinct)}
             which = torch.tensor([place[id(wave)] for wave in clips], device=self.engine.model.device)
             tokens = self.engine.encode(distinct)
-            yield {name: t.with_values(t.values[which], valid=t.valid[which]) for name, t in tokens.items()}
+            yield {name: each.take(which) for name, each in tokens.items()}
 
     def whole(self) -> dict[str, AudioTokens]:
         """Return the tokens of the clips as they are."""
-        count = len(self.waves)
-        tokens = self._encoded[0]
-        return {name: t.with_values(t.values[:count], valid=t.valid[:count]) for name, t in tokens.items()}
+        which = torch.arange(len(self.waves))
+        return {name: each.take(which) for name, each in self._encoded[0].items()}
 
     @torch.inference_mode()
     def log_chances(self, question: str, answer: str) -> Tensor:

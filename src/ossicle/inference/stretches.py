@@ -78,6 +78,22 @@ def stretches(waves: Sequence[Waveform], stretch_s: float = 1.0) -> list[Stretch
 def shares(tokens: AudioTokens, count: int, piece: Stretch) -> Tensor:
     """Return (count,) which part of each of a clip's first tokens lies in a stretch, by the tokens' own clock."""
     start = tokens.times_s()[:count] - 0.5 / tokens.rate_hz
+    parts = tokens.stretches[piece.clip] if tokens.stretches else None
+    start = start if parts is None else in_recording(start, parts)
     end = start + 1 / tokens.rate_hz
     inside = torch.minimum(end, torch.full_like(end, piece.end_s)) - start.clamp(min=piece.start_s)
     return inside.clamp(min=0) * tokens.rate_hz
+
+
+def in_recording(times_s: Tensor, parts: Sequence[tuple[float, float]]) -> Tensor:
+    """Return where in a recording times lie that count its (start, end) parts alone, one right after the other.
+
+    Example:
+        >>> in_recording(torch.tensor([0.0, 3.0]), [(10.0, 12.0), (60.0, 64.0)]).tolist()
+        [10.0, 61.0]
+    """
+    found, before = times_s.clone(), 0.0
+    for start, end in parts:
+        found = torch.where(times_s >= before - 1e-4, times_s - before + start, found)
+        before += end - start
+    return found

@@ -54,6 +54,8 @@ def build(recipe: Recipe, sources: Mapping[str, Source]) -> Built:
     if spec.start is not None:
         folder = start_folder(spec.start)
         model, processor = AudioLM.from_pretrained(folder, dtype=torch.float32), AudioProcessor.from_pretrained(folder)
+        model.config.focus = _focus(spec) or model.config.focus
+        check_config(model.config)
         return Built(model=model, processor=processor, adapters=_adapt(model, spec))
     assert spec.language_model is not None
     tokenizer = _tokenizer(spec, (text for source in sources.values() for text in source.texts()))
@@ -65,7 +67,7 @@ def build(recipe: Recipe, sources: Mapping[str, Source]) -> Built:
         if len(tokenizer) > decoder.get_input_embeddings().weight.shape[0]:
             decoder.resize_token_embeddings(len(tokenizer))
         text_config = decoder.config
-    config = AudioLMConfig(text_config, recipe.streams(), audio_token_id=marker, audio_slot_id=slot)
+    config = AudioLMConfig(text_config, recipe.streams(), marker, slot, focus=_focus(spec))
     check_config(config)
     torch.manual_seed(recipe.seed)
     model = AudioLM.new(config, decoder)
@@ -89,11 +91,15 @@ def outline(recipe: Recipe) -> AudioLM:
         config = AudioLMConfig.from_pretrained(start_folder(spec.start))
     else:
         assert spec.language_model is not None
-        config = AudioLMConfig(_text_config(spec.language_model, _bpe_size(spec)), recipe.streams())
+        config = AudioLMConfig(_text_config(spec.language_model, _bpe_size(spec)), recipe.streams(), focus=_focus(spec))
     with torch.device("meta"):
         model = AudioLM(config)
         _adapt(model, spec)
     return model
+
+
+def _focus(spec: ModelSpec) -> dict[str, Any] | None:
+    return None if spec.focus is None else spec.focus.model_dump()
 
 
 def start_folder(start: str) -> Path:

@@ -31,6 +31,7 @@ from ossicle.data.mix import MixEntry
 from ossicle.data.sample import InputMode
 from ossicle.data.source import SourceConfig, source_class
 from ossicle.errors import ConfigError, suggest
+from ossicle.focus import FocusConfig
 from ossicle.streams import StreamConfig, plan
 from ossicle.training.freeze import PARTS
 from ossicle.training.optim import Schedule
@@ -113,6 +114,7 @@ class ModelSpec(Section):
         template: Chat template for a tokenizer that brings none (see `ossicle.chat`); None = its own, or `plain`.
         lora: Adapters; None = none.
         system: System prompt of every conversation that has none of its own.
+        focus: What of long recordings is heard; None = all of it, or as in `start`.
         start: Model folder, or name of a shipped model, trained further; it brings decoder, tokenizer and streams.
     """
 
@@ -122,6 +124,7 @@ class ModelSpec(Section):
     template: str | None = None
     lora: LoraSpec | None = None
     system: str | None = None
+    focus: FocusConfig | None = None
     start: str | None = None
 
     @model_validator(mode="after")
