@@ -56,7 +56,7 @@ def check_config(config: AudioLMConfig) -> None:
         raise ConfigError(f"audio token ids {config.audio_token_id}, {config.audio_slot_id}: the vocabulary has {size}")
     if config.focus is None:
         return
-    validate(FocusConfig, dict(config.focus), where="focus")
+    config.focus = validate(FocusConfig, dict(config.focus), where="focus").model_dump()
     for stream in config.streams:
         if dict(stream.get("integration") or {}).get("kind") == "prepend":
             raise ConfigError(

@@ -57,6 +57,24 @@ def test_at_every_moment_it_is_the_whole_file_so_far(setup):
     assert max(len(waiting) for waiting in live._waiting.values()) < 16000  # finished windows' samples are let go
 
 
+def test_where_only_what_stands_out_is_heard_it_is_what_stands_out_of_the_whole_file():
+    model = tiny_model(streams=[stream("a", encoder=SHORT), stream("b", encoder={**CNN, "window_s": 0.7})])
+    model.config.focus = {"over_s": 4.0, "keep_s": 2.0, "stretch_s": 1.0}
+    audio, _ = clips(9.0)
+    live, heard = live_of(model), 0
+    for size in (30000, 33500, 700, 50000, 29800):
+        live.append(audio[0, heard : heard + size].numpy())
+        heard += size
+        lengths = torch.tensor([heard])
+        ids, mask = text(model, [[2, "a", 4]], lengths)
+        memory, placement, count = live.hear(ids)
+        with torch.no_grad():
+            whole = model(ids, attention_mask=mask, audio_values=audio[:, :heard], audio_lengths=lengths).logits
+            now = model(ids, attention_mask=mask, audio_memory=memory, position_ids=placement.positions).logits
+        torch.testing.assert_close(now, whole, atol=2e-5, rtol=1e-4)
+    assert count < sum(s.plan.num_tokens(heard) for s in model.streams.values()) / 3
+
+
 def test_an_hour_in_a_token_has_the_time_it_has_in_the_file():
     model = tiny_model(streams=[stream(encoder=SHORT)])
     live = live_of(model)

@@ -114,7 +114,7 @@ def _grown(engine: Any, name: str, tags: list[str], tagger: Tagger) -> AudioLM:
         "examples": len(tagger.examples),
         "gamma": GAMMA,
     }
-    integration = {"kind": "attend", "own_projections": True}
+    integration = {"kind": "attend", "own_projections": True, "positions": "block"}
     stream = {"name": name, "encoder": _owners(old), "connector": connector, "integration": integration}
     config.streams = [*config.streams, stream]
     grown = AudioLM(config).to(old.device)

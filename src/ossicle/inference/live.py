@@ -6,8 +6,9 @@
 
 A connector maps groups of tokens on a grid of its own; what does not fill a group waits for the next window. Keys are
 kept before rotation, so that each question lays its text out against all audio so far. Parts that look across windows
-(`windowed` is false) or listen to the question refuse in one line. Source: DESIGN's choice; PAL v2's attended audio
-(arXiv 2506.10423) is what makes a window's keys independent of the text.
+(`windowed` is false) or listen to the question refuse in one line. A model that hears only what stands out in a long
+recording (`ossicle.focus`) keeps the encoders' tokens too, and chooses among them at each question. Source: DESIGN's
+choice; PAL v2's attended audio (arXiv 2506.10423) is what makes a window's keys independent of the text.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ossicle.errors import DataError, UnsupportedError
+from ossicle.focus import focused
 from ossicle.inference.engine import Answer, Engine
 from ossicle.integration.base import Integration, Placement
 from ossicle.integration.memory import AudioMemory, AudioSegment, layers_of, project
@@ -82,6 +84,7 @@ class LiveStream:
         ]
         owners = {owner for stream in self.model.streams.values() for owner in stream.plan.owners}
         self._waiting = {owner: np.zeros(0, np.float32) for owner in owners}
+        self._kept: dict[str, list[Tensor]] = {owner: [] for owner in owners}  # (n, D) of each window, for `focus`
 
     @property
     def duration_s(self) -> float:
@@ -107,7 +110,10 @@ class LiveStream:
             encoder = self.model.streams[owner].encoder
             joined, size = np.concatenate([waiting, samples]), encoder.config.window_samples
             while len(joined) >= size:
-                heard[owner].append(self._encode(owner, joined[:size]))
+                features = self._features(owner, joined[:size])
+                heard[owner].append(_rows(encoder.finish(features)))
+                if self.model.config.focus is not None:
+                    self._kept[owner].append(_rows(features))
                 joined = joined[size:]
             self._waiting[owner] = joined.copy()
         finished = {owner: torch.cat(windows) for owner, windows in heard.items() if windows}
@@ -159,8 +165,14 @@ class LiveStream:
         """
         if not self.num_samples:
             raise DataError("live audio: nothing has been heard yet; append samples first")
-        tails = {owner: self._encode(owner, waiting) for owner, waiting in self._waiting.items() if len(waiting)}
-        connected, new = {}, {}
+        tails = {owner: self._features(owner, waiting) for owner, waiting in self._waiting.items() if len(waiting)}
+        focus = self.model.config.focus
+        if focus is not None and self.duration_s + 1 > focus["over_s"]:  # tokens last a little longer than samples
+            connected = self.model.connect(focused(self._all(tails), focus))
+            memory, placement = self.model.remember(input_ids, None, connected)
+            return memory, placement, sum(int(tokens.counts()[0]) for tokens in connected.values())
+        tails = {owner: _rows(self.model.streams[owner].encoder.finish(tokens)) for owner, tokens in tails.items()}
+        connected, new = {}, dict[str, Tensor | None]()
         for ear in self._ears:
             rate_hz = self.model.streams[ear.name].plan.connector.rate_hz(self._facts(ear).rate_hz)
             tail = self._connect(ear, _joined(ear.left, self._beside(ear, tails)))
@@ -183,13 +195,20 @@ class LiveStream:
     def _facts(self, ear: _Ear) -> Any:
         return self.model.streams[ear.name].plan.facts
 
-    def _encode(self, owner: str, samples: np.ndarray) -> Tensor:
-        """Return (N, D) tokens of one window, or of the beginning of one."""
-        encoder = self.model.streams[owner].encoder
+    def _features(self, owner: str, samples: np.ndarray) -> AudioTokens:
+        """Return the features of one window, or of the beginning of one."""
         audio = torch.from_numpy(samples)[None].to(self.model.device)
-        tokens = encoder.finish(encoder.features(audio, torch.tensor([len(samples)])))
-        rows: Tensor = tokens.values[0, : int(tokens.counts()[0])]
-        return rows
+        tokens: AudioTokens = self.model.streams[owner].encoder.features(audio, torch.tensor([len(samples)]))
+        return tokens
+
+    def _all(self, tails: Mapping[str, AudioTokens]) -> dict[str, AudioTokens]:
+        """Return the features of everything heard so far."""
+        found = {}
+        for owner, kept in self._kept.items():
+            values = torch.cat([*kept, *([_rows(tails[owner])] if owner in tails else [])])[None]
+            valid = torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
+            found[owner] = AudioTokens(values=values, valid=valid, rate_hz=self.model.streams[owner].plan.facts.rate_hz)
+        return found
 
     def _take(self, ear: _Ear, tokens: Tensor) -> None:
         """Connect what fills groups, keep the rest."""
@@ -209,8 +228,7 @@ class LiveStream:
         valid = torch.ones(1, len(tokens), dtype=torch.bool, device=tokens.device)
         values = tokens[None].to(dtype)
         out = connector(AudioTokens(values=values, valid=valid, rate_hz=rate_hz, start_s=ear.before / rate_hz))
-        rows: Tensor = out.values[0, : int(out.counts()[0])]
-        return rows
+        return _rows(out)
 
     def _fill(self, ear: _Ear, segment: AudioSegment, memory: AudioMemory, tail: Tensor | None) -> None:
         """Put keys and values into a segment: kept ones, those of windows finished since, and the tail's."""
@@ -230,6 +248,12 @@ class LiveStream:
         own = attention if segment.own is None else segment.own[str(layer)]
         rows = states[None]
         return project(attention, own, norm(rows) if segment.norm and norm is not None else rows)
+
+
+def _rows(tokens: AudioTokens) -> Tensor:
+    """Return (N, D) the real tokens of one clip."""
+    rows: Tensor = tokens.values[0, : int(tokens.counts()[0])]
+    return rows
 
 
 def _joined(first: Tensor | None, second: Tensor | None) -> Tensor | None:
