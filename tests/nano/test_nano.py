@@ -49,13 +49,7 @@ def test_it_answers_in_words_and_two_questions_differ() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "noise",
-    [
-        pytest.param(0.0, id="silence"),
-        pytest.param(0.001, id="noise", marks=pytest.mark.xfail(reason="missed so far, see docs/log.md", strict=False)),
-    ],
-)
+@pytest.mark.parametrize("noise", [0.0, 0.001])
 def test_it_hears_the_one_event_near_the_end_of_a_long_clip(noise: float) -> None:
     from ossicle.world.sounds import SOURCES
 

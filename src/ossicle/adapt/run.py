@@ -33,9 +33,9 @@ from ossicle.questions.names import spoken
 
 logger = logging.getLogger(__name__)
 
-WHOLE_RATE = 4e-4
-FROZEN_RATE = 3e-3
-"""Peak learning rates where the decoder learns, and where only the tagger's stream does."""
+WHOLE = {"learning_rate": 4e-4, "steps": 350}
+FROZEN = {"learning_rate": 3e-3, "steps": 500}
+"""How it is taught where the decoder learns, and where only the tagger's stream does."""
 FEW = 8
 """A label with fewer recordings than this on the training side is named as having too little data."""
 TASK = "recordings"
@@ -50,7 +50,7 @@ class Plan:
         out: Folder of the new model.
         start: Model to begin with.
         replay: Folder with recordings of what the model should go on hearing, or None.
-        steps: Optimiser steps.
+        steps: Optimiser steps; None = what suits the way it is taught.
         batch_size: Samples a step.
         learning_rate: Peak; None = what suits the way it is taught.
         tags: Give the model a stream with a linear tagger of the labels (`adapt.tags`), where it can have one.
@@ -65,7 +65,7 @@ class Plan:
     out: Path
     start: str = "nano"
     replay: Path | None = None
-    steps: int = 350
+    steps: int | None = None
     batch_size: int = 32
     learning_rate: float | None = None
     tags: bool = True
@@ -179,7 +179,9 @@ def recipe_of(
     mix = [{"source": "own", "weight": 1 - share}, *([{"source": "replay", "weight": share}] if has_replay else [])]
     disturb = {} if frozen else {"feature_dropout": 0.15, "feature_noise": 0.1, "frame_dropout": 0.05}
     start = start or (str(Path(plan.start).resolve()) if Path(plan.start).is_dir() else plan.start)
-    rate = (FROZEN_RATE if frozen else WHOLE_RATE) if plan.learning_rate is None else plan.learning_rate
+    suits = FROZEN if frozen else WHOLE
+    rate = suits["learning_rate"] if plan.learning_rate is None else plan.learning_rate
+    steps = int(suits["steps"]) if plan.steps is None else plan.steps
     train = [rf"^streams\.{tags}\."] if frozen else ["connector", "language_model"]
     return {
         "name": "adapt",
@@ -197,13 +199,13 @@ def recipe_of(
                 "mix": mix,
                 "learning_rate": rate,
                 "batch_size": plan.batch_size,
-                "steps": plan.steps,
-                "warmup_steps": min(20, plan.steps),
+                "steps": steps,
+                "warmup_steps": min(20, steps),
                 "weight_decay": 0.0 if frozen else 0.05,
                 "feature_cache": True,
                 "audio_dropout": 0.0 if frozen else 0.03,
                 "audio_shuffle": 0.0,
-                "checkpoint_every": max(1, plan.steps),
+                "checkpoint_every": steps,
             }
         ],
     }

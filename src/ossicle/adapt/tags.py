@@ -38,7 +38,7 @@ LONGEST = 8
 """Most tokens of a verdict; a label of fewer words than another repeats its own."""
 GAMMA, RIDGE = 0.3, 0.1
 """How near an example has to be, and how far the tagger may be from what it is told of one."""
-FALSE_ALARMS = 0.05
+FALSE_ALARMS = 0.04
 """Most windows of old sounds, not fitted on, that may be taken for the user's."""
 MOST_WINDOWS = 2500
 """Windows of each side that are remembered; of more, a draw."""

@@ -22,7 +22,10 @@ def command(
         Path | None,
         typer.Option("--replay", envvar="OSSICLE_DATA", help="Recordings of what it should go on hearing."),
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.")] = 350,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", min=1, help="Optimiser steps; default 500, or 350 where sentences are taught."),
+    ] = None,
     seed: SeedOption = 0,
     json: JsonOption = False,
     device: DeviceOption = "auto",
