@@ -30,13 +30,13 @@ class FocusConfig(Section):
 
     Attributes:
         over_s: Recordings that are no longer are heard whole.
-        keep_s: Seconds that are heard of longer ones.
+        keep_s: Seconds that are heard of longer ones, rounded up to whole stretches.
         stretch_s: Length of a stretch.
     """
 
     over_s: float = Field(60.0, gt=0)
-    keep_s: float = Field(12.0, gt=0)
-    stretch_s: float = Field(4.0, gt=0)
+    keep_s: int = Field(12, ge=1)
+    stretch_s: int = Field(4, ge=1)
 
 
 def focused(encoded: Mapping[str, AudioTokens], settings: Mapping[str, Any] | None) -> dict[str, AudioTokens]:
@@ -67,7 +67,7 @@ def _stretches(encoded: Mapping[str, AudioTokens], clip: int, config: FocusConfi
     per_second = [_seconds(tokens, clip) for tokens in encoded.values()]
     count = min(len(each) for each in per_second)
     unlike = torch.stack([_unlike(each[:count]) for each in per_second]).mean(0)
-    size = max(1, round(config.stretch_s))
+    size = min(config.stretch_s, count)
     left = unlike.unfold(0, size, 1).sum(1)
     starts: list[int] = []
     while len(starts) * size < config.keep_s and bool((left > -torch.inf).any()):
@@ -84,11 +84,14 @@ def _stretches(encoded: Mapping[str, AudioTokens], clip: int, config: FocusConfi
 
 
 def _seconds(tokens: AudioTokens, clip: int) -> Tensor:
-    """Return (S, D) the mean token of each whole second of a clip."""
+    """Return (S, D) the mean token of each second of a clip; where none begins, the token that lasts into it."""
     values = tokens.values[clip, : int(tokens.counts()[clip])].float()
     second = tokens.times_s()[: len(values)].to(values.device).long()
     total = values.new_zeros(int(second[-1]) + 1, values.shape[1]).index_add_(0, second, values)
-    return total / torch.bincount(second)[:, None].clamp(min=1)
+    count = torch.bincount(second)
+    middles = torch.arange(len(count), device=values.device) + 0.5
+    at_that_time = values[(middles * tokens.rate_hz).long().clamp(max=len(values) - 1)]
+    return torch.where(count[:, None] > 0, total / count[:, None].clamp(min=1), at_that_time)
 
 
 def _unlike(seconds: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def test_at_every_moment_it_is_the_whole_file_so_far(setup):
 
 def test_where_only_what_stands_out_is_heard_it_is_what_stands_out_of_the_whole_file():
     model = tiny_model(streams=[stream("a", encoder=SHORT), stream("b", encoder={**CNN, "window_s": 0.7})])
-    model.config.focus = {"over_s": 4.0, "keep_s": 2.0, "stretch_s": 1.0}
+    model.config.focus = {"over_s": 4.0, "keep_s": 2, "stretch_s": 1}
     audio, _ = clips(9.0)
     live, heard = live_of(model), 0
     for size in (30000, 33500, 700, 50000, 29800):

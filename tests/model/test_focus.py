@@ -11,7 +11,7 @@ from ossicle.focus import focused
 from ossicle.inference.stretches import in_recording
 from ossicle.types import AudioTokens
 
-SHORT = {"over_s": 20.0, "keep_s": 6.0, "stretch_s": 3.0}
+SHORT = {"over_s": 20.0, "keep_s": 6, "stretch_s": 3}
 RATES_HZ = {"ear": 25.0, "other": 6.25}
 
 
@@ -55,6 +55,15 @@ def test_what_stands_out_is_kept_in_its_order_and_the_rest_is_not():
         assert tokens.take(torch.tensor([1, 0])).stretches == (None, parts)
 
 
+def test_an_encoder_with_a_token_every_other_second_is_heard_too():
+    slow = heard(100.0, events=[(0, 70.0, 74.0)])["ear"]
+    slow = slow.with_values(slow.values[:, ::50], valid=slow.valid[:, ::50], rate_hz=0.5)
+    slow.values[0, 35:37] += 50
+    (parts,) = focused({"ear": slow}, SHORT)["ear"].stretches
+    assert any(start <= 70 and end >= 73 for start, end in parts)
+    assert all(end - start in (3, 6) for start, end in parts)
+
+
 @pytest.mark.parametrize("settings", [None, SHORT])
 def test_short_recordings_are_heard_whole(settings):
     whole = heard(20.0, 3.0)
@@ -87,7 +96,7 @@ def test_a_model_hears_a_long_clip_as_the_clip_of_its_stretches():
     ids, mask = text(model, [[3, "a", 9], [2, "a", 4]], lengths)
     given = {"input_ids": ids, "attention_mask": mask, "audio_values": audio, "audio_lengths": lengths}
     whole = model(**given).logits
-    model.config.focus = {"over_s": 4.0, "keep_s": 2.0, "stretch_s": 1.0}
+    model.config.focus = {"over_s": 4.0, "keep_s": 2, "stretch_s": 1}
     assert torch.equal(model(**given).logits, whole), "no clip is longer"
     model.config.focus["over_s"] = 2.0
     kept = model(**given).logits
