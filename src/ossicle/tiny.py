@@ -84,7 +84,9 @@ TINY_CONNECTORS: dict[str, dict[str, Any]] = {
     "qformer": {"kind": "qformer", "queries": 4, "window_tokens": 5, "hidden": 16, "depth": 1, "heads": 2},
     "tags": {
         "kind": "tags",
-        "tags": ["a dog", "rain"],
+        "tags": [f"sound {number}" for number in range(16)],
+        "examples": 128,
+        "gamma": 4.0,
         "factor": 3,
         "length": 2,
         "time_embedding": True,

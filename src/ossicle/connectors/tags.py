@@ -6,7 +6,8 @@
 
 A hundred clips are enough for such a tagger, where a decoder would learn a hundred clips by heart; the decoder only has
 to say what the tokens name, and hears the rest through its other streams. A clip without a verdict has no tokens, so
-that the model answers about it as if the stream were not there. `adapt` fits the examples and starts the names, m
+that the model answers about it as if the stream were not there. Encoders that train learn through it as through a
+softmax (straight-through). `adapt` fits the examples and starts the names, m
 tokens each, at the embeddings of a tag's own words. Source: kernel ridge regression, Saunders, Gammerman & Vovk 1998;
 that a verdict is input is our choice, as LTU-AS (arXiv 2309.14405) gives the decoder a transcript.
 """
@@ -40,7 +41,7 @@ class TagsConfig(ConnectorConfig):
     tags: list[str] = Field(default=["speech", "music", "noise"], min_length=1)
     factor: int = Field(default=250, ge=1)
     length: int = Field(default=4, ge=1)
-    examples: int = Field(default=1, ge=1)
+    examples: int = Field(default=32, ge=1)
     gamma: float = Field(default=1.0, gt=0)
     time_embedding: bool = False
     output_norm: bool = False
@@ -72,11 +73,13 @@ class TagsConnector(Connector):
     def __init__(self, config: TagsConfig, facts: EncoderFacts, width: int) -> None:
         super().__init__(config, facts, width)
         self.names = nn.Parameter(torch.randn(len(config.tags), config.length, width))
-        self.register_buffer("examples", torch.zeros(config.examples, 2 * facts.dim))
-        self.register_buffer("says", torch.zeros(config.examples, len(config.tags) + 1))
+        self.register_buffer("examples", torch.randn(config.examples, 2 * facts.dim))
+        self.register_buffer("says", torch.randn(config.examples, len(config.tags) + 1))
         self.register_buffer("mean", torch.zeros(2 * facts.dim))
         self.register_buffer("spread", torch.ones(2 * facts.dim))
-        self.register_buffer("bound", torch.tensor(-1.0))  # until it is fitted, everything has a verdict
+        self.register_buffer(
+            "bound", torch.tensor(-torch.inf)
+        )  # until it is fitted, everything has a verdict, a random one
 
     def set_output_scale(self, rms: float) -> None:
         """Start the names at the scale of the decoder's text embeddings."""
@@ -84,7 +87,6 @@ class TagsConnector(Connector):
         with torch.no_grad():
             self.names.mul_(rms / self.names.square().mean().sqrt())
 
-    @torch.no_grad()
     def scores(self, seen: Tensor) -> Tensor:
         """Return (..., tags + 1) of (..., 2 · D_encoder) pooled tokens: each tag's score, then that of any of them."""
         near = kernel((seen.float() - self.mean) / self.spread, self.examples.float(), self.config.gamma)
@@ -95,9 +97,13 @@ class TagsConnector(Connector):
         scores = self.scores(pooled(tokens, self.config.factor))
         judged = shrunk_mask(tokens, self.config.factor) & (scores[..., -1] > self.bound)
         order = (~judged).to(torch.uint8).argsort(dim=1, stable=True)
-        tag = scores[..., :-1].argmax(-1).gather(1, order)
+        likely = scores[..., :-1].softmax(-1)
+        verdict = nn.functional.one_hot(likely.argmax(-1), len(self.names)) + (likely - likely.detach())
+        named = (verdict @ self.names.float().flatten(1)).gather(
+            1, order[..., None].expand(-1, -1, self.names[0].numel())
+        )
         valid = judged.gather(1, order).repeat_interleave(self.config.length, 1)
-        spoken = self.names[tag].flatten(1, 2).to(tokens.values.dtype)
+        spoken = named.unflatten(-1, self.names.shape[1:]).flatten(1, 2).to(tokens.values.dtype)
         return tokens.with_values(spoken, valid=valid, rate_hz=self.config.rate_hz(tokens.rate_hz))
 
 
