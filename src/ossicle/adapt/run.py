@@ -53,7 +53,7 @@ class Plan:
         steps: Optimiser steps; None = what suits the way it is taught.
         batch_size: Samples a step.
         learning_rate: Peak; None = what suits the way it is taught.
-        tags: Give the model a stream with a linear tagger of the labels (`adapt.tags`), where it can have one.
+        tags: Give the model a stream with a tagger of the labels (`adapt.tags`), where it can have one.
         replay_sounds: Sounds that old questions are asked about.
         other_sounds: Most recordings in a folder of `replay` that the tagger learns to leave alone, beside those.
         forgetting_items: Items per row for measuring what was forgotten.
