@@ -190,6 +190,7 @@ def test_meteor_says_what_it_lacks(monkeypatch):
     assert perfect["not_measured"]["meteor"].endswith("pip install 'ossicle[captions]'")
 
 
+@pytest.mark.slow
 def test_a_meteor_that_dies_is_told_and_does_not_hang(tmp_path, monkeypatch):
     pytest.importorskip("pycocoevalcap", reason="pycocoevalcap is not installed: METEOR's program is in it")
     java = tmp_path / "java"

@@ -76,6 +76,7 @@ def test_what_spice_lacks_is_named(tmp_path, monkeypatch):
     assert spice.measure(["a dog"], [["a dog"]]) == (None, "SPICE needs Java: install a Java runtime")
 
 
+@pytest.mark.slow
 def test_the_program_itself_starts_and_its_failure_is_told(tmp_path):
     package = pytest.importorskip("pycocoevalcap", reason="pycocoevalcap is not installed: SPICE's program is in it")
     if shutil.which("java") is None:
