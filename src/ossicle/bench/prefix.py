@@ -39,6 +39,7 @@ def second_questions(model: str, *, repeats: int, seed: int) -> dict[str, Any]:
     config = copy.deepcopy(own.model.config)
     config.streams = [{**one, "integration": {"kind": "prepend"}} for one in config.streams]
     torch.manual_seed(seed)
+    config.focus = None  # the clips are short, and what is prepended is heard whole
     prepends = AudioLM.new(config).eval()
     processor = AudioProcessor(own.processor.tokenizer, streams=config.streams)
     random = np.random.default_rng(seed)
