@@ -42,8 +42,8 @@ test: $(READY)
 
 matrix: $(READY)
 	@EXTRAS="$(EXTRAS),ray,captions" sh .ci/setup $(VENV)
-	@failed=0; export OMP_NUM_THREADS=1; \
-	$(BIN)/python -m pytest -n $(WORKERS) -m "slow and not alone and not gpu and not network" || failed=1; \
+	@failed=0; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "slow and not alone and not gpu and not network" || failed=1; \
 	$(BIN)/python -m pytest -m "slow and alone and not gpu and not network" || failed=1; \
 	exit $$failed
 

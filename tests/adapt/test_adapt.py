@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import re
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ import torch
 from ossicle.adapt import samples
 from ossicle.adapt.folder import Recording, read_recordings
 from ossicle.adapt.probe import probe_answers
-from ossicle.adapt.run import Plan, adapt, recipe_of, report_text
+from ossicle.adapt.run import Plan, adapt, report_text
 from ossicle.adapt.split import split_by_group
+from ossicle.adapt.teach import recipe_of
 from ossicle.adapt.views import changed
 from ossicle.audio.io import load_audio
 from ossicle.connectors.tags import pooled
@@ -184,6 +186,14 @@ def test_the_recipe_parses(tmp_path):
     assert [entry.source for entry in recipe.stages[0].mix] == ["own"], "nothing to replay, nothing in the mix"
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_taggers_stream_learns_with_or_without_the_decoder(frozen, tmp_path):
+    plan = Plan(folder=tmp_path, out=tmp_path / "o")
+    taught = recipe_of(plan, tmp_path, tags="tags", frozen=frozen)["stages"][0]["train"]
+    assert any(re.match(name, "streams.tags.integration.own.0.k_proj.weight") for name in taught)
+    assert ("language_model" in taught) != frozen
+
+
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory):
     from ossicle.training.recipe import load
@@ -212,6 +222,7 @@ def test_the_whole_way(folder, tiny_model, tmp_path):
     assert set(result["per_label"]) == {"high tone", "low tone"}
     assert any("probe" in note for note in result["notes"]), "a model of two steps loses to the probe, and that is said"
     assert "linear probe 1.000" in report_text(result)
+    assert f"{result['tagger']['found']:.0%} of yours" in report_text(result)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "model"], "nothing half-written stays"
     assert (tmp_path / "model" / "card.json").is_file()
     answer = load(tmp_path / "model").answer([(folder / "low_tone" / "a0.wav", "What is it?")], max_new_tokens=4)
@@ -234,7 +245,9 @@ def test_what_is_not_the_users_is_answered_as_before(folder, tiny_model, tmp_pat
 
     engine, found = load(tiny_model, device="cpu"), read_recordings(folder).found
     others = [wave for kind, wave in samples.old_sounds(found, [], count=24, seed=0) if kind != "own"]
-    assert with_tags(engine, found, others, tmp_path / "start", seed=0) == "tags"
+    name, tagger = with_tags(engine, found, others, tmp_path / "start", seed=0)
+    assert name == "tags"
+    assert tagger.found >= 0.75
     grown = load(tmp_path / "start", device="cpu")
     for name, weight in engine.model.state_dict().items():
         assert torch.equal(grown.model.state_dict()[name], weight)
@@ -252,7 +265,7 @@ def test_what_is_not_the_users_is_answered_as_before(folder, tiny_model, tmp_pat
     assert torch.equal(logits(engine, silent), logits(grown, silent))
     mine = [load_audio(found[0].path)]
     assert not torch.allclose(logits(engine, mine), logits(grown, mine)), "the user's own are heard once more"
-    again = with_tags(grown, found, others, tmp_path / "again", seed=0)
+    again, _ = with_tags(grown, found, others, tmp_path / "again", seed=0)
     assert again == "tags_2", "a model adapted twice keeps what it was taught first"
     assert with_tags(engine, found[:3], [], tmp_path / "none", seed=0) is None
 

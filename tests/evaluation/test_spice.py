@@ -59,7 +59,7 @@ def test_what_spice_lacks_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(spice.importlib.util, "find_spec", lambda name: None)
     value, reason = spice.measure(["a dog"], [["a dog"]])
     assert value is None
-    assert reason.endswith("pip install pycocoevalcap")
+    assert reason.endswith("pip install 'ossicle[captions]'")
     monkeypatch.undo()
     package = tmp_path / "pycocoevalcap"
     (package / "spice" / "lib").mkdir(parents=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from integration.tiny_models import CNN, clips, stream, text, tiny_model
+from integration.tiny_models import CNN, clips, live_is_whole, stream, tiny_model
 from ossicle.errors import DataError, UnsupportedError
 from ossicle.inference.live import LiveStream, check_live
 from ossicle.tiny import TINY_CONNECTORS, TINY_ENCODERS
@@ -41,17 +41,9 @@ def live_of(model):
 def test_at_every_moment_it_is_the_whole_file_so_far(setup):
     model = tiny_model(streams=SETUPS[setup])
     audio, _ = clips(3.4)
-    live, rng, heard = live_of(model), np.random.default_rng(0), 0
-    for size in (100, 9000, 21000, 4000, 12345):
-        live.append(audio[0, heard : heard + size].numpy())
-        heard += size
-        lengths = torch.tensor([heard])
-        ids, mask = text(model, [[int(rng.integers(1, 5)), "a", 4]], lengths)
-        memory, placement, count = live.hear(ids)
-        with torch.no_grad():
-            whole = model(ids, attention_mask=mask, audio_values=audio[:, :heard], audio_lengths=lengths).logits
-            now = model(ids, attention_mask=mask, audio_memory=memory, position_ids=placement.positions).logits
-        torch.testing.assert_close(now, whole, atol=2e-5, rtol=1e-4)
+    live, rng = live_of(model), np.random.default_rng(0)
+    rows = [[int(rng.integers(1, 5)), "a", 4] for _ in range(5)]
+    for count, heard in live_is_whole(model, live, audio, (100, 9000, 21000, 4000, 12345), rows):
         assert count == sum(s.plan.num_tokens(heard) for s in model.streams.values())
     assert live.duration_s == heard / 16000
     assert max(len(waiting) for waiting in live._waiting.values()) < 16000  # finished windows' samples are let go
@@ -61,17 +53,8 @@ def test_where_only_what_stands_out_is_heard_it_is_what_stands_out_of_the_whole_
     model = tiny_model(streams=[stream("a", encoder=SHORT), stream("b", encoder={**CNN, "window_s": 0.7})])
     model.config.focus = {"over_s": 4.0, "keep_s": 2, "stretch_s": 1}
     audio, _ = clips(9.0)
-    live, heard = live_of(model), 0
-    for size in (30000, 33500, 700, 50000, 29800):
-        live.append(audio[0, heard : heard + size].numpy())
-        heard += size
-        lengths = torch.tensor([heard])
-        ids, mask = text(model, [[2, "a", 4]], lengths)
-        memory, placement, count = live.hear(ids)
-        with torch.no_grad():
-            whole = model(ids, attention_mask=mask, audio_values=audio[:, :heard], audio_lengths=lengths).logits
-            now = model(ids, attention_mask=mask, audio_memory=memory, position_ids=placement.positions).logits
-        torch.testing.assert_close(now, whole, atol=2e-5, rtol=1e-4)
+    counted = list(live_is_whole(model, live_of(model), audio, (30000, 33500, 700, 50000, 29800)))
+    count, heard = counted[-1]
     assert count < sum(s.plan.num_tokens(heard) for s in model.streams.values()) / 3
 
 

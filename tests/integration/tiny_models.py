@@ -68,3 +68,22 @@ def text(model, rows, lengths, pad_left=True):
         place = slice(width - len(tokens), width) if pad_left else slice(len(tokens))
         ids[row, place], mask[row, place] = torch.tensor(tokens), 1
     return ids, mask
+
+
+def live_is_whole(model, live, audio, sizes, rows=((2, "a", 4),)):
+    """Append pieces of one clip; after each, what live audio says is what the whole file so far says.
+
+    Yields how many audio tokens it heard, and how many samples there were.
+    """
+    heard = 0
+    for number, size in enumerate(sizes):
+        live.append(audio[0, heard : heard + size].numpy())
+        heard += size
+        lengths = torch.tensor([heard])
+        ids, mask = text(model, [rows[number % len(rows)]], lengths)
+        memory, placement, count = live.hear(ids)
+        with torch.no_grad():
+            whole = model(ids, attention_mask=mask, audio_values=audio[:, :heard], audio_lengths=lengths).logits
+            now = model(ids, attention_mask=mask, audio_memory=memory, position_ids=placement.positions).logits
+        torch.testing.assert_close(now, whole, atol=2e-5, rtol=1e-4)
+        yield count, heard

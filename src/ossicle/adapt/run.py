@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ossicle.adapt import samples
 from ossicle.adapt.folder import Recording, Recordings, read_recordings
 from ossicle.adapt.probe import pooled_features, probe_answers
 from ossicle.adapt.split import split_by_group
 from ossicle.adapt.tags import with_tags
+from ossicle.adapt.teach import train_model
 from ossicle.audio.io import SUFFIXES, load_audio
 from ossicle.data.rows import write_rows
 from ossicle.errors import DataError
@@ -33,9 +32,6 @@ from ossicle.questions.names import spoken
 
 logger = logging.getLogger(__name__)
 
-WHOLE = {"learning_rate": 4e-4, "steps": 350}
-FROZEN = {"learning_rate": 3e-3, "steps": 500}
-"""How it is taught where the decoder learns, and where only the tagger's stream does."""
 FEW = 8
 """A label with fewer recordings than this on the training side is named as having too little data."""
 TASK = "recordings"
@@ -131,15 +127,15 @@ def _adapt_in(
     sounds = list(samples.old_sounds(train, others, count=plan.replay_sounds, seed=plan.seed))
     not_mine = [wave for kind, wave in sounds if kind != "own"]
     not_mine += samples.some_of(others, plan.replay, each=plan.other_sounds, seed=plan.seed)
-    tags = with_tags(old, train, not_mine, work / "start", seed=plan.seed) if plan.tags else None
-    frozen = tags is not None and not any(r.caption or r.transcript or r.question for r in train)
+    tagged = with_tags(old, train, not_mine, work / "start", seed=plan.seed) if plan.tags else None
+    frozen = tagged is not None and not any(r.caption or r.transcript or r.question for r in train)
     if frozen:  # what is not the user's cannot change
         sounds = [(kind, wave) for kind, wave in sounds if kind == "own"]
     write_rows(audio / "replay.jsonl", samples.replay_samples(old, sounds, audio, seed=plan.seed))
     write_rows(audio / "own.jsonl", samples.own_samples(train, audio, seed=plan.seed))
     probe = _probe(old, train, test, plan.seed)
     del old, sounds, not_mine
-    losses = train_model(plan, work, tell, tags=tags, frozen=frozen)
+    losses = train_model(plan, work, tell, tags=tagged and tagged[0], frozen=frozen)
     new = load(work / "model", device=plan.device)
     report = _score(plan, new, train, test, work)
     after = _measure_kept(plan, new, keep, work / "after")
@@ -151,6 +147,7 @@ def _adapt_in(
         "ci95": report["ci95"],
         "majority": report["majority"],
         "probe": probe,
+        "tagger": tagged and tagged[1].told(),
         "blind": report["blind"],
         "shuffled": report["shuffled"],
         "unparsed": report["unparsed"],
@@ -160,86 +157,6 @@ def _adapt_in(
         "training": losses,
     }
     return {**result, "notes": _notes(result, train)}
-
-
-def recipe_of(
-    plan: Plan, audio: Path, *, start: str | None = None, tags: str | None = None, frozen: bool = False
-) -> dict[str, Any]:
-    """Return the recipe by which the model is trained further.
-
-    Args:
-        plan: What is done.
-        audio: Folder of the samples.
-        start: Model it starts from, where not the plan's.
-        tags: Name of a stream whose tagger is fitted already.
-        frozen: Only that stream learns to speak; everything else stays as it is.
-    """
-    has_replay = (audio / "replay.jsonl").is_file() and (audio / "replay.jsonl").stat().st_size > 0
-    share = 0.2 if frozen else 0.55
-    mix = [{"source": "own", "weight": 1 - share}, *([{"source": "replay", "weight": share}] if has_replay else [])]
-    disturb = {} if frozen else {"feature_dropout": 0.15, "feature_noise": 0.1, "frame_dropout": 0.05}
-    start = start or (str(Path(plan.start).resolve()) if Path(plan.start).is_dir() else plan.start)
-    suits = FROZEN if frozen else WHOLE
-    rate = suits["learning_rate"] if plan.learning_rate is None else plan.learning_rate
-    steps = int(suits["steps"]) if plan.steps is None else plan.steps
-    train = [rf"^streams\.{tags}\."] if frozen else ["connector", "language_model"]
-    return {
-        "name": "adapt",
-        "seed": plan.seed,
-        "model": {"start": start},
-        "data": {
-            "own": {"kind": "messages", "path": str(audio / "own.jsonl")},
-            **({"replay": {"kind": "messages", "path": str(audio / "replay.jsonl")}} if has_replay else {}),
-        },
-        "stages": [
-            {
-                "name": "adapt",
-                "train": train,
-                "objective": {"kind": "next_token", **disturb},
-                "mix": mix,
-                "learning_rate": rate,
-                "batch_size": plan.batch_size,
-                "steps": steps,
-                "warmup_steps": min(20, steps),
-                "weight_decay": 0.0 if frozen else 0.05,
-                "feature_cache": True,
-                "audio_dropout": 0.0 if frozen else 0.03,
-                "audio_shuffle": 0.0,
-                "checkpoint_every": steps,
-            }
-        ],
-    }
-
-
-def train_model(
-    plan: Plan, work: Path, tell: Callable[[str], None], *, tags: str | None = None, frozen: bool = False
-) -> dict[str, float]:
-    """Train by the ordinary loop; the model lies in `work/model` afterwards.
-
-    Args:
-        plan: What is done.
-        work: Folder with the samples in `audio`, and with tags the model in `start`.
-        tell: Takes lines for people.
-        tags: Name of the stream of tags, if there is one.
-        frozen: Only that stream learns.
-    """
-    from ossicle.inference.engine import choose_device
-    from ossicle.training.recipe import load
-    from ossicle.training.run import Run
-
-    recipe = work / "adapt.yaml"
-    start = str(work / "start") if tags is not None else None
-    settings = recipe_of(plan, work / "audio", start=start, tags=tags, frozen=frozen)
-    recipe.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    done = Run(load(str(recipe)), work / "run", device=choose_device(plan.device), tell=tell).train()
-    done.checkpoint.replace(work / "model")
-    stage = done.stages[0]
-    return {
-        "steps": stage.steps,
-        "first_loss": stage.first_loss,
-        "last_loss": stage.last_loss,
-        "seconds": stage.seconds,
-    }
 
 
 def _splits(train: Sequence[Recording], test: Sequence[Recording], found: Recordings) -> dict[str, Any]:
@@ -392,6 +309,12 @@ def report_text(result: dict[str, Any]) -> str:
         f"majority {shown(result['majority'])}, linear probe {shown(result['probe'])}, blind {shown(result['blind'])}",
         f"forgotten: {result['forgetting']:+.3f}",
     ]
+    if result["tagger"]:
+        lines.append(
+            "new recordings that the tagger takes for yours: {found:.0%} of yours, {false_alarms:.0%} of others".format(
+                **result["tagger"]
+            )
+        )
     lines += [
         f"  {label}: {row['score']:.2f} of {row['test']} (learnt from {row['train']})"
         for label, row in result["per_label"].items()

@@ -46,7 +46,7 @@ MOST_WINDOWS = 2500
 
 def with_tags(
     engine: Any, recordings: Sequence[Recording], others: Sequence[Waveform], folder: Path, *, seed: int
-) -> str | None:
+) -> tuple[str, Tagger] | None:
     """Write the model with a stream of the user's labels into a folder.
 
     Args:
@@ -54,11 +54,11 @@ def with_tags(
         recordings: Of the training side; those without a label are left out.
         others: Sounds that are not the user's.
         folder: Where the new model goes.
-        seed: Of the folds.
+        seed: Of the draw where there are very many windows.
 
     Returns:
-        The stream's name; None where fewer than two labels are known, encoders listen to the question or do not keep
-        the same time, or the decoder is held in four bits, and nothing was written.
+        The stream's name and its tagger; None where fewer than two labels are known, encoders listen to the question or
+        do not keep the same time, or the decoder is held in four bits, and nothing was written.
     """
     labelled = [recording for recording in recordings if recording.label]
     labels = sorted({recording.label for recording in labelled})
@@ -77,7 +77,7 @@ def with_tags(
     AudioProcessor(old.tokenizer, streams, old.audio_token, old.audio_slot_token, old.chat_template).save_pretrained(
         folder
     )
-    return name
+    return name, tagger
 
 
 def _owners(model: AudioLM) -> list[str]:
@@ -176,6 +176,10 @@ class Tagger:
     found: float
     false_alarms: float
     accuracy: float
+
+    def told(self) -> dict[str, float]:
+        """Return what it does with recordings that it was not fitted on."""
+        return {"found": self.found, "false_alarms": self.false_alarms, "accuracy": self.accuracy}
 
     def put(self, connector: Any) -> None:
         """Write it into a connector of its size."""

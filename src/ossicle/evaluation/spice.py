@@ -46,7 +46,7 @@ def program_folder() -> Path:
     """
     found = importlib.util.find_spec("pycocoevalcap")
     if found is None or not found.submodule_search_locations:
-        raise DataError("neither aac-metrics nor pycocoevalcap is installed: pip install pycocoevalcap")
+        raise DataError("neither aac-metrics nor pycocoevalcap is installed: pip install 'ossicle[captions]'")
     folder = Path(found.submodule_search_locations[0]) / "spice"
     if not all((folder / name).is_file() for name in MODELS):
         raise DataError(
