@@ -60,9 +60,9 @@ def say(row, logits):
     row.position += 1
 
 
-def together(model, rows):
+def together(model, rows, batch=None):
     """Let a new row join every third step, each leave after enough tokens; return what they said."""
-    batch, waiting = Batch(model), list(rows)
+    batch, waiting = Batch(model) if batch is None else batch, list(rows)
     steps = 0
     while waiting or len(batch):
         if waiting and steps % 3 == 0:
@@ -125,7 +125,18 @@ def test_a_prompt_that_leaves_half_read_harms_nobody(monkeypatch):
         batch.leave([row for row in batch.rows if len(row.said) >= 12])
     assert [row.said[:12] for row in rows] == [alone[:12] for _, alone in pairs] and gone.read < 90
     assert len(batch) == 0
-    assert all(layer is None for lane in batch.lanes.values() for layer in lane.slots.layers)
+    wide = [lane for columns, lane in batch.lanes.items() if columns > batches.LANE]
+    assert all(layer is None for lane in wide for layer in lane.slots.layers)
+
+
+def test_answers_of_an_hour_later_stand_in_the_room_of_the_first():
+    model = tiny_model(streams=SETUPS["two-kinds"])
+    batch, room = Batch(model), []
+    for _ in range(2):
+        pairs = asked(model)
+        assert together(model, [row for row, _ in pairs], batch) == [alone[:12] for _, alone in pairs]
+        room.append([part.data_ptr() for layer in batch.lanes[batches.LANE].slots.layers for part in layer])
+    assert room[0] == room[1] and not len(batch)
 
 
 def test_short_prompts_pass_long_ones_which_are_not_starved(monkeypatch):

@@ -40,6 +40,8 @@ class Slots:
 
     Args:
         model: An `AudioLM`.
+        slots: So many have room from the first on, and it is kept when the last has left; for more, all is copied.
+        columns: So wide they are, at least.
 
     Attributes:
         lengths: Text tokens written, by slot.
@@ -51,11 +53,11 @@ class Slots:
         >>> slots = Slots(model); slots.add(memory); slots.plan([0], 1, positions)  # doctest: +SKIP
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, slots: int = 1, columns: int = COLUMNS) -> None:
         config = model.language_model.config.get_text_config()
         if config._attn_implementation != ATTENTION:  # a decoder that has none of `attend`: the mask still is ours
             use_audio_attention(model.language_model)
-        self.model = model
+        self.model, self._expected = model, (slots, columns)
         self.layers: list[tuple[Tensor, Tensor] | None] = [None] * config.num_hidden_layers
         self.kinds: list[Kind] = [()] * config.num_hidden_layers
         self.lengths: list[int] = []
@@ -145,14 +147,14 @@ class Slots:
 
     @torch.inference_mode()
     def pop(self) -> None:
-        """Give the last slot up; the buffers go with the last text."""
+        """Give the last slot up; with the last text go the buffers, unless they are no larger than expected."""
         for rows in (self.lengths, self._audio, self._memories):
             rows.pop()
         for seen in self._visible.values():
             if len(self) < len(seen):
                 seen[len(self)] = NEVER
         if not self.lengths:
-            self.layers = [None] * len(self.layers)
+            self.layers = [held if self._is_expected(held) else None for held in self.layers]
             self._visible, self._crossed = {}, (None, [])
 
     @torch.inference_mode()
@@ -224,8 +226,8 @@ class Slots:
         if held is not None and held[0].shape[0] >= slots and held[0].shape[2] >= columns:
             return held
         before = (0, 0) if held is None else (held[0].shape[0], held[0].shape[2])
-        rows = before[0] if before[0] >= slots else max(slots, 2 * before[0])
-        wide = before[1] if before[1] >= columns else max(columns, 5 * before[1] // 4)
+        rows = before[0] if before[0] >= slots else max(slots, 2 * before[0], self._expected[0])
+        wide = before[1] if before[1] >= columns else max(columns, 5 * before[1] // 4, self._expected[1])
         wide = -(-wide // COLUMNS) * COLUMNS
         shape = (rows, like.shape[1], wide, like.shape[3])
         grown = _zeros(shape, like), _zeros(shape, like)
@@ -235,6 +237,11 @@ class Slots:
                 buffer[slot, :, :filled] = part[slot, :, :filled]
         self.layers[layer] = grown
         return grown
+
+    def _is_expected(self, held: tuple[Tensor, Tensor] | None) -> bool:
+        """Return whether a layer's buffers are those that were expected, of more than one slot."""
+        slots, columns = self._expected
+        return slots > 1 and held is not None and held[0].shape[0] <= slots and held[0].shape[2] <= columns
 
     def _filled(self, layer: int, slot: int) -> int:
         """Return the columns that a slot fills in a layer."""

@@ -235,7 +235,11 @@ class Talk:
             deadline=time.monotonic() + state.limits.deadline_s,
         )
         state.ready().submit(self.job)
+        late = Failed(error=ApiError("the deadline has passed", status=504, code="deadline_exceeded"))
+        self._late = loop.call_later(state.limits.deadline_s + LATE_S, self.events.put_nowait, late)
         self._gone = asyncio.ensure_future(_gone(request))
+        left = Failed(error=ApiError("the client went away", status=499))
+        self._gone.add_done_callback(lambda _: self.events.put_nowait(left))
 
     async def next(self) -> Piece | Done:
         """Return the next event.
@@ -243,24 +247,15 @@ class Talk:
         Raises:
             ApiError: There will be no more of the answer, or nobody is there to hear it.
         """
-        event = asyncio.ensure_future(self.events.get())
         try:
-            left = max(0.0, self.job.deadline - time.monotonic()) + LATE_S
-            await asyncio.wait((event, self._gone), return_when=asyncio.FIRST_COMPLETED, timeout=left)
+            event = await self.events.get()
         except asyncio.CancelledError:
             self.end()
             raise
-        if not event.done():
-            event.cancel()
+        if isinstance(event, Failed):
             self.end()
-            if not self._gone.done():
-                raise ApiError("the deadline has passed", status=504, code="deadline_exceeded")
-            raise ApiError("the client went away", status=499)
-        told = event.result()
-        if isinstance(told, Failed):
-            self.end()
-            raise told.error
-        return told
+            raise event.error
+        return event
 
     async def whole(self) -> tuple[str, list[dict[str, Any]], Done]:
         """Return the whole answer."""
@@ -276,6 +271,7 @@ class Talk:
     def end(self) -> None:
         """Give the answer up, unless it is finished."""
         self.job.cancelled.set()
+        self._late.cancel()
         self._gone.cancel()
 
 

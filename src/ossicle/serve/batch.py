@@ -33,6 +33,9 @@ FAIR = 4
 LANE = 256
 """Columns of the narrowest lane; each further one is four times as wide."""
 
+ROWS = 16
+"""Answers that the narrowest lane always has room for."""
+
 Said = list[tuple[Any, Tensor]]
 """Answers, each with the (V,) logits of its next token."""
 
@@ -93,7 +96,7 @@ class Lane:
 
     def __init__(self, model: Any, columns: int) -> None:
         self.model, self.columns = model, columns
-        self.slots = Slots(model)
+        self.slots = Slots(model, slots=ROWS, columns=LANE) if columns == LANE else Slots(model)
         self.rows: list[Any] = []
         self.served = 0
 
@@ -244,7 +247,7 @@ class Batch:
         """Return the slots that prompts are read in, with their clips; a prompt half read is read alone."""
         if chosen[0].slots is not None:
             return chosen[0].slots
-        slots = Slots(self.model)
+        slots = Slots(self.model, slots=len(chosen), columns=max(prompt.width for prompt in chosen))
         for prompt in chosen:
             slots.add(prompt.row.memory)
             prompt.row.memory, prompt.slots = None, slots
