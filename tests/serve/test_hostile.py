@@ -179,3 +179,14 @@ def test_a_body_that_hides_its_size_is_stopped(client):
     except (httpx.WriteError, httpx.ReadError, httpx.RemoteProtocolError):
         pass  # the server may hang up before it has been answered to the end
     assert client.get("/health").status_code == 200
+
+
+def test_who_sends_far_too_much_still_hears_why(client):
+    """The rest of the body is taken in before the answer: closing over unread bytes would lose it."""
+    size = 8_000_000
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as line:
+        known = "Host: 127.0.0.1\r\nAuthorization: Bearer right\r\nConnection: close"
+        line.sendall(f"POST {PATH} HTTP/1.1\r\n{known}\r\nContent-Length: {size}\r\n\r\n".encode())
+        line.sendall(b" " * size)
+        told = b"".join(iter(lambda: line.recv(65536), b""))
+    assert told.startswith(b"HTTP/1.1 413") and b"request_too_large" in told

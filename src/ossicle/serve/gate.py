@@ -134,6 +134,8 @@ class _Call:
         """Send, with the request's id beside it."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            if self.status == 413:
+                await self.drop_rest()
             extra = [(b"x-request-id", self.number.encode()), (b"x-content-type-options", b"nosniff")]
             message = {**message, "headers": [*message.get("headers", []), *extra]}
         await self._send(message)
@@ -142,8 +144,6 @@ class _Call:
         """Answer with an error, unless an answer has begun."""
         if self.status:
             return
-        if error.status == 413:
-            await self.drop_rest()
         body = json.dumps(error.body()).encode()
         headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
         packed = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
