@@ -6,6 +6,7 @@ import base64
 import json
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -14,9 +15,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+import ossicle
 from ossicle.audio.io import load_audio
 from ossicle.chat import PLAIN_TOKENS, template
-from ossicle.inference.engine import Engine
+from ossicle.inference.engine import Engine, load
 from ossicle.inference.store import recording
 from ossicle.model import AudioLM, AudioLMConfig
 from ossicle.processor import AudioProcessor
@@ -25,11 +27,14 @@ from ossicle.serve.decoding import choose, unspecial
 from ossicle.serve.job import Done, Failed, Job, Piece, Sampling
 from ossicle.serve.keys import Keys
 from ossicle.serve.limits import ApiError, Limits
+from ossicle.serve.schema import usage
 from ossicle.serve.speech import Speech
 from ossicle.serve.state import State
 from ossicle.serve.worker import Worker
+from ossicle.types import Waveform
 from serve.conftest import running, wav
 
+NANO = Path(ossicle.__file__).parent / "nano" / "config.json"
 LETTERS = "abcdefghijklmnopqrstuvwxyz ?."
 
 
@@ -103,6 +108,26 @@ def test_greedy_answers_are_those_of_generate_and_the_second_hearing_is_remember
     second, again, _ = answer(state, question, heard, max_tokens=24)
     assert second == expected and not again.misses and again.cached_tokens == again.audio_tokens > 0
     assert again.prompt_tokens == done.prompt_tokens and again.completion_tokens <= 24
+
+
+@pytest.mark.skipif(not NANO.is_file(), reason="nano is not in this checkout")
+def test_usage_says_what_was_heard_of_a_long_clip(monkeypatch):
+    """With a handle as without; a clip that is heard whole needs no word."""
+    nano = load("nano", device="cpu", dtype="fp32")
+    monkeypatch.setattr(nano.model.config, "focus", {"over_s": 6.0, "keep_s": 2, "stretch_s": 2})
+    wave = np.random.default_rng(0).normal(size=10 * 16_000).astype(np.float32) * 1e-3
+    wave[5 * 16_000 : 6 * 16_000] += 0.3 * np.sin(2 * np.pi * 800 * np.arange(16_000) / 16_000)
+    long, made = recording(Waveform(samples=wave)), State("nano", Keys(), Limits())
+    made.worker = Worker(nano, made.store, made.limits, made.metrics)
+    try:
+        told = [usage(answer(made, "<audio><audio>What?", [clip(), long], max_tokens=4)[1]) for _ in range(2)]
+        whole = usage(answer(made, "<audio>What?", [clip()], max_tokens=4)[1])
+    finally:
+        made.worker.close()
+    short, [(start, end)] = told[0]["audio_heard_s"]
+    assert short is None and start <= 5 and end >= 6 and end - start == 2
+    assert told[1]["audio_heard_s"] == told[0]["audio_heard_s"] and not told[1]["audio_handles"]["misses"]
+    assert "audio_heard_s" not in whole
 
 
 def test_text_alone_is_answered(engine, state):

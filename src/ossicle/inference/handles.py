@@ -31,6 +31,9 @@ from ossicle.integration.base import Placement, attends
 from ossicle.integration.memory import AudioMemory, AudioSegment, project
 from ossicle.types import AudioTokens
 
+Stretches = tuple[tuple[float, float], ...] | None
+"""The (start, end) seconds of a clip that were heard; None = all of it."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Heard:
@@ -44,6 +47,7 @@ class Heard:
         hits: Handles found.
         misses: Handles made.
         saved_s: Seconds that the found ones cost when they were made.
+        stretches: Of each clip the (start, end) seconds that were heard; None = all of it (see `ossicle.focus`).
     """
 
     memory: AudioMemory
@@ -53,6 +57,7 @@ class Heard:
     hits: int = 0
     misses: int = 0
     saved_s: float = 0.0
+    stretches: tuple[Stretches, ...] = ()
 
 
 class Made(NamedTuple):
@@ -63,10 +68,11 @@ class Made(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """Kept tokens of one clip: (N, D) and their rate."""
+    """Kept tokens of one clip: (N, D), their rate, and the stretches of it that they stand for."""
 
     values: Tensor
     rate_hz: float
+    stretches: Stretches = None
 
 
 Ahead = Mapping[tuple[str, str], Made]
@@ -167,6 +173,7 @@ class Listener:
             hits=work.hits,
             misses=work.misses,
             saved_s=work.saved_s,
+            stretches=next(iter(connected.values())).stretches or (None,) * len(counts),
         )
 
     def _attended(self) -> Iterator[str]:
@@ -206,7 +213,8 @@ class Listener:
         out = {}
         for name in made_by:
             values, valid = pad_rows([row[name].values for row in kept])
-            out[name] = AudioTokens(values=values, valid=valid, rate_hz=kept[0][name].rate_hz)
+            tokens = AudioTokens(values=values, valid=valid, rate_hz=kept[0][name].rate_hz)
+            out[name] = tokens.of([row[name].stretches for row in kept])
         return out
 
     def _make(
@@ -219,7 +227,10 @@ class Listener:
         counts = {name: tokens.counts().tolist() for name, tokens in streams.items()}
         made = []
         for i in range(len(clips)):
-            rows = {name: _Rows(t.values[i, : counts[name][i]].clone(), t.rate_hz) for name, t in streams.items()}
+            rows = {
+                name: _Rows(t.values[i, : counts[name][i]].clone(), t.rate_hz, t.stretches and t.stretches[i])
+                for name, t in streams.items()
+            }
             made.append(Made(rows, cost_s))
         return made
 

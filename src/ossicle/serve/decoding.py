@@ -121,7 +121,7 @@ class Generation:
     def _done(self, reason: str) -> Done:
         heard, slot = self.heard, self.engine.processor.audio_slot_id
         audio = heard.audio_tokens if heard is not None else 0
-        names = ("audio_tokens", "cached_tokens", "hits", "misses", "saved_s") if heard is not None else ()
+        names = ("audio_tokens", "cached_tokens", "hits", "misses", "saved_s", "stretches") if heard is not None else ()
         return Done(
             reason=reason,
             prompt_tokens=sum(token != slot for token in self.ids) + audio,

@@ -48,7 +48,10 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """The end of an answer: why (`stop`, `length`), what it took, in tokens and seconds."""
+    """The end of an answer: why (`stop`, `length`), and what it took, in tokens and seconds.
+
+    `stretches` are (start, end) seconds of long clips that were heard in part, None for each that was heard whole.
+    """
 
     reason: str
     prompt_tokens: int
@@ -60,6 +63,7 @@ class Done:
     saved_s: float = 0.0
     first_token_s: float = 0.0
     total_s: float = 0.0
+    stretches: tuple[tuple[tuple[float, float], ...] | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -144,12 +144,14 @@ def parse_chat(body: bytes) -> ChatRequest:
 
 def usage(told: Any) -> dict[str, Any]:
     """Return the usage block of a finished answer (see `job.Done`)."""
+    heard = {"audio_heard_s": told.stretches} if any(told.stretches) else {}
     return {
         "prompt_tokens": told.prompt_tokens,
         "completion_tokens": told.completion_tokens,
         "total_tokens": told.prompt_tokens + told.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": told.cached_tokens, "audio_tokens": told.audio_tokens},
         "audio_handles": {"hits": told.hits, "misses": told.misses, "saved_ms": round(told.saved_s * 1000, 3)},
+        **heard,
     }
 
 
