@@ -104,6 +104,30 @@ def test_an_official_file_is_read_and_every_rotation_asked(name, lines, tmp_path
     assert task["skipped"] == {}
 
 
+def test_fields_of_the_official_file_are_scored_apart(tmp_path):
+    """Whoever hears sounds and nothing else is told so, with an interval by question."""
+    records = [mmau_record(i) | {"task": "speech" if i % 2 else "sound"} for i in range(10)]
+    del records[0]["difficulty"]
+    records[1]["difficulty"] = "hard"
+    write_benchmark(tmp_path, "mmau_mini", records, clips=10)
+    setting = Setting(suite="mmau_mini", root=tmp_path)
+
+    class Sounds(Knowing):
+        def answer(self, items, **_):
+            odd = [any(f"number {i}?" in question for i in range(1, 10, 2)) for _, question in items]
+            return [Said("?") if o else s for o, s in zip(odd, super().answer(items), strict=True)]
+
+    result = run_suite(setting, Sounds(setting), out=tmp_path / "o", model=MODEL)
+    by = result["tasks"]["mmau_mini"]["by"]
+    assert {name: (one["value"], one["n"], one["clusters"]) for name, one in by["task"].items()} == {
+        "sound": (1.0, 15, 5),
+        "speech": (0.0, 15, 5),
+    }
+    assert {name: one["n"] for name, one in by["difficulty"].items()} == {"easy": 24, "hard": 3}
+    assert by["task"]["sound"]["ci95"][0] < 1 == by["task"]["sound"]["ci95"][1]
+    assert "| · task: sound | accuracy | 1.000 |" in (tmp_path / "o" / "card.md").read_text(encoding="utf-8")
+
+
 def test_a_liked_letter_gains_nothing(tmp_path):
     class First:
         def answer(self, items, **_):

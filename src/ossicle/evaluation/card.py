@@ -221,6 +221,11 @@ def table(tasks: Mapping[str, Mapping[str, Any]]) -> str:
             continue
         lines.append(_line(name, result))
         lines += [_line(f"· {row}", inner) for row, inner in result.get("rows", {}).items()]
+        lines += [
+            _kind_line(f"· {name}: {value}", result["metric"], inner)
+            for name, values in result.get("by", {}).items()
+            for value, inner in values.items()
+        ]
     return "\n".join(lines)
 
 
@@ -231,6 +236,11 @@ def _line(name: str, result: Mapping[str, Any]) -> str:
     cells += [*map(number, rivals.cells(result)), number(result["gain"])]
     listens = result.get("listens")
     return f"| {name} | " + " | ".join([*cells, "–" if listens is None else "yes" if listens else "**no**"]) + " |"
+
+
+def _kind_line(name: str, metric: str, result: Mapping[str, Any]) -> str:
+    spread = "–".join(number(end) for end in result["ci95"])
+    return f"| {name} | {metric} | {number(result['value'])} | {spread} | {result['n']} |" + " |" * 9
 
 
 def number(value: float | None) -> str:

@@ -14,8 +14,8 @@ import ast
 import json
 import string
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Entry:
         question: Words asked.
         choices: What may be answered.
         answer: The right one of them, letter by letter.
+        kinds: Field → value, of those that are scored apart.
     """
 
     identity: str
@@ -44,6 +45,7 @@ class Entry:
     question: str
     choices: tuple[str, ...]
     answer: str
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
 
 def choices_path(root: Path, spec: TaskSpec) -> Path:
@@ -70,12 +72,13 @@ def read_choices(path: Path) -> list[Any]:
     return parsed[0] if lines == [text] else parsed
 
 
-def entry(record: Any, number: int) -> Entry | str:
+def entry(record: Any, number: int, by: Sequence[str] = ()) -> Entry | str:
     """Return one entry, or why it cannot be asked.
 
     Args:
         record: As it stands in the file.
         number: Its place there, its name where it has no id.
+        by: Fields that are scored apart; an entry that lacks one has no part in that.
 
     Example:
         >>> record = {"audio_id": "a.wav", "question": "Who?", "choices": ["A man", "A dog"], "answer": "a man "}
@@ -95,7 +98,14 @@ def entry(record: Any, number: int) -> Entry | str:
     if answer is None:
         return "answer is none of its choices"
     identity = str(record.get("id", number))
-    return Entry(identity=identity, audio=str(audio), question=str(record["question"]), choices=choices, answer=answer)
+    return Entry(
+        identity=identity,
+        audio=str(audio),
+        question=str(record["question"]),
+        choices=choices,
+        answer=answer,
+        kinds={name: str(record[name]) for name in by if record.get(name) not in (None, "")},
+    )
 
 
 def _listed(choices: Any) -> tuple[str, ...]:
@@ -147,7 +157,7 @@ def build_choices(spec: TaskSpec, root: Path, *, limit: int | None, seed: int) -
     identities: set[str] = set()
     skipped: Counter[str] = Counter()
     for number, record in chosen:
-        found = entry(record, number)
+        found = entry(record, number, spec.source.by)
         if isinstance(found, str):
             skipped[found] += 1
             continue
@@ -176,4 +186,5 @@ def _item(task: str, row: str, identity: str, found: Entry, turn: int) -> Item:
         cluster=identity,
         content=found.audio,
         options=tuple(options),
+        kinds=found.kinds,
     )

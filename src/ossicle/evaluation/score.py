@@ -233,6 +233,8 @@ def _report(scores: Sequence[RowScore], *, seed: int) -> dict[str, Any]:
         "interval": {"method": spread.method, "clusters": spread.clusters, "too_few_clusters": spread.flagged},
         "refused": sum(mark.refused for mark in marks),
     }
+    if kinds := _by_kind(marks, seed=seed):
+        report["by"] = kinds
     if any(mark.embedded for mark in marks):
         report["read_by_embedding"] = sum(mark.embedded for mark in marks)
     if names:
@@ -242,6 +244,23 @@ def _report(scores: Sequence[RowScore], *, seed: int) -> dict[str, Any]:
         report["majority_from"] = "set" if any(score.majority_from_set for score in scores) else "training split"
         report["listens"] = listens(scores, seed=seed)
     return report
+
+
+def _by_kind(marks: Sequence[Marked], *, seed: int) -> dict[str, dict[str, Any]]:
+    """Return field → value → the score of the items of that kind, as benchmarks report it."""
+    fields = list(dict.fromkeys(name for mark in marks for name in mark.item.kinds))
+    return {
+        name: {
+            value: _one_kind([mark for mark in marks if mark.item.kinds.get(name) == value], seed=seed)
+            for value in sorted({mark.item.kinds[name] for mark in marks if name in mark.item.kinds})
+        }
+        for name in fields
+    }
+
+
+def _one_kind(marks: list[Marked], *, seed: int) -> dict[str, Any]:
+    spread = metrics.interval([mark.credit for mark in marks], [mark.item.cluster for mark in marks], seed=seed)
+    return {"value": ratio(marks), "ci95": [spread.low, spread.high], "n": len(marks), "clusters": spread.clusters}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

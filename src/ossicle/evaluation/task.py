@@ -16,7 +16,7 @@ Your own task is a manifest and ten lines (see `docs/evaluation.md`):
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -77,6 +77,7 @@ class SourceSpec(Section):
         digits: Folder of spoken digits that composed tasks are made of.
         per_row: How many items each composed row has.
         spoken: Label → how it stands in a question ("a barking dog"); its article is guessed where missing.
+        by: Fields of a benchmark's official file whose values are scored apart as well.
     """
 
     kind: Literal["clips", "choices", "world", "scenes", "presence"] = "clips"
@@ -87,6 +88,7 @@ class SourceSpec(Section):
     digits: str = "fsdd"
     per_row: int = Field(default=150, ge=1)
     spoken: dict[str, str] = Field(default_factory=dict)
+    by: list[str] = Field(default_factory=list)
 
 
 class TaskSpec(Section):
@@ -148,6 +150,7 @@ class Item:
         cluster: Recordings that belong together.
         content: What is in the sound, to find one with another label.
         options: What may be chosen, for choice questions.
+        kinds: Field → value ("difficulty" → "easy"), each scored apart as well.
     """
 
     key: str
@@ -159,6 +162,7 @@ class Item:
     cluster: str
     content: str
     options: tuple[str, ...] = ()
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
