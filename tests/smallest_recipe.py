@@ -21,7 +21,7 @@ SMALLEST: dict[str, Any] = {
         "streams": [
             {
                 "name": "sound",
-                "encoder": {"kind": "cnn", "channels": [4, 4, 4, 4], "dim": 16, "depth": 1, "heads": 2, "num_mels": 16},
+                "encoder": {"kind": "cnn", "channels": [4, 4, 4, 4], "dim": 16, "depth": 1, "heads": 2, "num_mels": 32},
                 "integration": {"kind": "prepend"},
             }
         ],

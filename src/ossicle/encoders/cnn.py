@@ -13,7 +13,7 @@ strides instead of average pooling, no global pooling, self-attention on top.
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import ClassVar, Self, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -100,10 +100,19 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Map (W, C, T, F) and real frames (W,) to (W, C', T/stride, F/2) and theirs."""
         counts = (counts + self.time_stride - 1) // self.time_stride
-        x = self.norm1(self.conv1(x)).relu_()
+        x = _normed(x, self.conv1, self.norm1).relu_()
         keep = chunk.prefix_mask(counts, x.shape[2])[:, None, :, None]
-        x = self.norm2(self.conv2(x * keep)).relu_()
+        x = _normed(x * keep, self.conv2, self.norm2).relu_()
         return x * keep, counts
+
+
+def _normed(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
+    """Return a convolution and its norm; where nothing is learnt they are one convolution, a fifth faster on CPU."""
+    if norm.training or torch.is_grad_enabled() or norm.running_var is None or norm.running_mean is None:
+        return cast("Tensor", norm(conv(x)))
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    weight = (conv.weight * scale[:, None, None, None]).contiguous(memory_format=torch.channels_last)
+    return nn.functional.conv2d(x, weight, norm.bias - norm.running_mean * scale, conv.stride, conv.padding)  # type: ignore[arg-type]
 
 
 class TransformerBlock(nn.Module):
