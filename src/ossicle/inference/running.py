@@ -95,7 +95,7 @@ class Running:
         self, engine: Engine, items: Sequence[tuple[Waveform | None, str]], *, most: Sequence[int], size: int
     ) -> None:
         self.engine, self.model, self.size = engine, engine.model, size
-        self.slots = Slots(engine.model, slots=size)
+        self.slots = Slots(engine.model)
         self.rows: list[Row] = []
         self.waiting: deque[Row] = deque()
         self._any = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.model.device)

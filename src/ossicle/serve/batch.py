@@ -34,7 +34,7 @@ LANE = 256
 """Columns of the narrowest lane; each further one is four times as wide."""
 
 ROWS = 16
-"""Answers that the narrowest lane always has room for."""
+"""Answers that the narrowest lane always has room for on a CPU."""
 
 Said = list[tuple[Any, Tensor]]
 """Answers, each with the (V,) logits of its next token."""
@@ -96,7 +96,8 @@ class Lane:
 
     def __init__(self, model: Any, columns: int) -> None:
         self.model, self.columns = model, columns
-        self.slots = Slots(model, slots=ROWS, columns=LANE) if columns == LANE else Slots(model)
+        roomy = columns == LANE and model.device.type == "cpu"  # which takes the memory only as it is filled
+        self.slots = Slots(model, slots=ROWS, columns=LANE) if roomy else Slots(model)
         self.rows: list[Any] = []
         self.served = 0
 
