@@ -47,6 +47,21 @@ def test_counts_are_exact_and_padding_and_batch_do_not_matter(layers: object) ->
     assert together.rate_hz == 12.5
 
 
+def test_a_norm_within_its_convolution_is_the_norm_after_it() -> None:
+    """Without gradients the two are one; the norm's scale too, and padding after it stays zero."""
+    encoder = tiny()
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.3, 2)
+    audio, lengths = (
+        torch.randn(2, 16000, generator=torch.Generator().manual_seed(4)) * 0.2,
+        torch.tensor([16000, 7000]),
+    )
+    apart = encoder(audio, lengths).values.detach()
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(audio, lengths).values, apart, atol=1e-5, rtol=1e-5)
+
+
 def test_a_sound_changes_only_tokens_of_its_own_window() -> None:
     encoder = tiny(window_s=1.0)
     audio = torch.randn(1, 32000, generator=torch.Generator().manual_seed(3)) * 0.1
