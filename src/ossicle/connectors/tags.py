@@ -104,6 +104,8 @@ class TagsConnector(Connector):
         )
         valid = judged.gather(1, order).repeat_interleave(self.config.length, 1)
         spoken = named.unflatten(-1, self.names.shape[1:]).flatten(1, 2).to(tokens.values.dtype)
+        longest = int(valid.sum(1).max())  # columns that nobody hears would still change how the decoder's sums round
+        spoken, valid = spoken[:, :longest], valid[:, :longest]
         return tokens.with_values(spoken, valid=valid, rate_hz=self.config.rate_hz(tokens.rate_hz))
 
 
