@@ -46,9 +46,14 @@ def processor() -> AudioProcessor:
 
 @pytest.fixture
 def model(processor: AudioProcessor) -> AudioLM:
+    return hearing(processor)
+
+
+def hearing(processor: AudioProcessor, **sizes: int) -> AudioLM:
+    """Return a model whose connector learns, its decoder tiny but for some sizes."""
     torch.manual_seed(0)
     config = AudioLMConfig(
-        tiny_decoder_config("llama", vocab_size=400),
+        tiny_decoder_config("llama", vocab_size=400, **sizes),
         STREAMS,
         audio_token_id=processor.audio_token_id,
         audio_slot_id=processor.audio_slot_id,
@@ -265,9 +270,11 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.alone
 def test_training_from_disk_is_as_fast_as_from_memory(
-    model: AudioLM, processor: AudioProcessor, tmp_path: Path, one_thread: None
+    processor: AudioProcessor, tmp_path: Path, one_thread: None
 ) -> None:
-    """Of a model so tiny that nothing hides the disk; the aim, 95 %, is for real ones."""
+    """With a decoder of nano's size, not a tiny one that is done before a file is read."""
+    nano = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "head_dim": 64}
+    model = hearing(processor, **nano, num_attention_heads=4, num_key_value_heads=4)
     cache = FeatureCache(tmp_path, model)
     fill(cache, 64)
     cache = FeatureCache(tmp_path, model)
@@ -282,7 +289,7 @@ def test_training_from_disk_is_as_fast_as_from_memory(
             times[name].append(time.process_time() - started)
     share = sorted(times["memory"])[30] / sorted(times["disk"])[30]
     print(f"training from disk: {100 * share:.1f} % of the speed from memory")
-    assert share >= 0.9
+    assert share >= 0.95
 
 
 def test_an_encoder_that_trains_is_refused(model: AudioLM, tmp_path: Path) -> None:
