@@ -69,6 +69,7 @@ class _Notes(ModuleType):
         return self._mark("assume_constant_result", function)
 
     def disable(self, function: Any = None, recursive: bool = True, **named: Any) -> Any:
+        """Return a function that is never compiled, as the compiler's own `disable` does, without importing it."""
         if function is None:
             return lambda marked: self.disable(marked, recursive, **named)
         if not self.stands() or isinstance(function, type):
@@ -119,6 +120,7 @@ class _Awaiting(MetaPathFinder):
         self.notes = notes
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> ModuleSpec | None:
+        """Return the compiler's spec, so that the notes are made as marks once it is loaded; None for other modules."""
         if name != COMPILER:
             return None
         sys.meta_path.remove(self)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SAMPLE_RATE_HZ = 16_000
 """The one rate of audio inside ossicle; a front end that wants another resamples for itself."""
 
+Stretches = tuple[tuple[float, float], ...]
+"""The (start, end) seconds of a clip that are heard, in order (see `ossicle.focus`); None in its place = all of it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waveform:
@@ -86,7 +89,7 @@ class AudioTokens:
     valid: Tensor
     rate_hz: float
     start_s: float = 0.0
-    stretches: tuple[tuple[tuple[float, float], ...] | None, ...] | None = None
+    stretches: tuple[Stretches | None, ...] | None = None
 
     def times_s(self) -> Tensor:
         """Return (N,) the time of each token's middle in seconds."""

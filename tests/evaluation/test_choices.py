@@ -12,7 +12,7 @@ from evaluation.doubles import Deaf, Said
 from ossicle.evaluation.card import read_card
 from ossicle.evaluation.choices import asked, entry, rotations
 from ossicle.evaluation.run import Outcome, Setting, build_tasks, run_suite
-from ossicle.evaluation.task import suite_specs
+from ossicle.evaluation.task import SourceSpec, suite_specs
 
 MODEL = {"name": "chooser", "hash": ""}
 OPTIONS = ["a cat", "a dog", "rain"]
@@ -126,6 +126,11 @@ def test_fields_of_the_official_file_are_scored_apart(tmp_path):
     assert {name: one["n"] for name, one in by["difficulty"].items()} == {"easy": 24, "hard": 3}
     assert by["task"]["sound"]["ci95"][0] < 1 == by["task"]["sound"]["ci95"][1]
     assert "| · task: sound | accuracy | 1.000 |" in (tmp_path / "o" / "card.md").read_text(encoding="utf-8")
+
+
+def test_fields_to_score_apart_need_an_official_file():
+    with pytest.raises(ValueError, match="official file"):
+        SourceSpec(kind="clips", set="esc10", by=["category"])
 
 
 def test_a_liked_letter_gains_nothing(tmp_path):

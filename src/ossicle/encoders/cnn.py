@@ -107,7 +107,7 @@ class ConvBlock(nn.Module):
 
 
 def _normed(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
-    """Return a convolution and its norm; where nothing is learnt they are one convolution, a fifth faster on CPU."""
+    """Return a convolution and its norm; where nothing is learnt they are one convolution, a sixth faster on CPU."""
     if norm.training or torch.is_grad_enabled() or norm.running_var is None or norm.running_mean is None:
         return cast("Tensor", norm(conv(x)))
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)

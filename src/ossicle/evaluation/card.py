@@ -240,7 +240,7 @@ def _line(name: str, result: Mapping[str, Any]) -> str:
 
 def _kind_line(name: str, metric: str, result: Mapping[str, Any]) -> str:
     spread = "–".join(number(end) for end in result["ci95"])
-    return f"| {name} | {metric} | {number(result['value'])} | {spread} | {result['n']} |" + " |" * 9
+    return f"| {name.replace('|', '/')} | {metric} | {number(result['value'])} | {spread} | {result['n']} |" + " |" * 9
 
 
 def number(value: float | None) -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ossicle.config import Section, validate
 from ossicle.errors import ConfigError, DataError, suggest
@@ -89,6 +89,12 @@ class SourceSpec(Section):
     per_row: int = Field(default=150, ge=1)
     spoken: dict[str, str] = Field(default_factory=dict)
     by: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _by_is_of_choices(self) -> SourceSpec:
+        if self.by and self.kind != "choices":
+            raise ValueError(f"'by' names fields of a choice benchmark's official file; this source is '{self.kind}'")
+        return self
 
 
 class TaskSpec(Section):

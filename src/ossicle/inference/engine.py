@@ -26,7 +26,7 @@ from ossicle.inference.drawing import DRAWINGS, drawn
 from ossicle.inference.transcribe import Hearing
 from ossicle.model import AudioLM
 from ossicle.processor import AudioProcessor
-from ossicle.types import Waveform
+from ossicle.types import Stretches, Waveform
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Answer:
     tokens: int
     audio_tokens: int = 0
     transcript: str = ""
-    stretches: tuple[tuple[float, float], ...] | None = None
+    stretches: Stretches | None = None
     timing_s: dict[str, float] = field(default_factory=dict)
 
 

@@ -29,10 +29,7 @@ from ossicle.inference.store import HandleStore, Key, Recording
 from ossicle.inference.weights import Fingerprints
 from ossicle.integration.base import Placement, attends
 from ossicle.integration.memory import AudioMemory, AudioSegment, project
-from ossicle.types import AudioTokens
-
-Stretches = tuple[tuple[float, float], ...] | None
-"""The (start, end) seconds of a clip that were heard; None = all of it."""
+from ossicle.types import AudioTokens, Stretches
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,7 +54,7 @@ class Heard:
     hits: int = 0
     misses: int = 0
     saved_s: float = 0.0
-    stretches: tuple[Stretches, ...] = ()
+    stretches: tuple[Stretches | None, ...] = ()
 
 
 class Made(NamedTuple):
@@ -72,7 +69,7 @@ class _Rows(NamedTuple):
 
     values: Tensor
     rate_hz: float
-    stretches: Stretches = None
+    stretches: Stretches | None = None
 
 
 Ahead = Mapping[tuple[str, str], Made]

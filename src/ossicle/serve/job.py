@@ -13,6 +13,7 @@ from typing import Any
 
 from ossicle.inference.store import Recording
 from ossicle.serve.limits import ApiError
+from ossicle.types import Stretches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,7 @@ class Done:
     saved_s: float = 0.0
     first_token_s: float = 0.0
     total_s: float = 0.0
-    stretches: tuple[tuple[tuple[float, float], ...] | None, ...] = ()
+    stretches: tuple[Stretches | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
