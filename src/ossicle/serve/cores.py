@@ -1,7 +1,6 @@
 """How the threads of a server share cores, memory and Python's lock.
 
-    an ear                           half of the cores, for PyTorch counts them by thread
-    the answering thread             all cores while no ear hears, half of them else
+    an ear, the answering thread     half of the cores each, for PyTorch counts them by thread
     all threads                      the lock for a millisecond at a time; memory that was used is used again
 
 No thread steps back for another: one that does so while it holds Python's lock stops them all (tried, `docs/log.md`).
@@ -32,8 +31,8 @@ def share_the_machine() -> None:
             adjust(what, value)
 
 
-def use_cores(count: int) -> None:
-    """Let PyTorch use so many cores in the thread that calls; it counts them by thread."""
+def half_of_the_cores(cores: int) -> None:
+    """Let PyTorch use half of the cores in the thread that calls; it counts them by thread."""
     import torch
 
-    torch.set_num_threads(max(1, count))
+    torch.set_num_threads(max(1, cores // 2))

@@ -28,7 +28,7 @@ from ossicle.inference.engine import Engine
 from ossicle.inference.handles import Ahead, Listener
 from ossicle.inference.store import HandleStore
 from ossicle.serve.batch import Batch, Said
-from ossicle.serve.cores import use_cores
+from ossicle.serve.cores import half_of_the_cores
 from ossicle.serve.decoding import Generation, speakable
 from ossicle.serve.job import Done, Event, Failed, Job
 from ossicle.serve.limits import ApiError, Limits
@@ -70,7 +70,6 @@ class Worker:
         self._cores = torch.get_num_threads() if on_cpu else 0
         self._ears = [threading.Lock() for _ in range(ears or (2 if self._cores > 1 else 1))]
         self._closing = False
-        self._share = 0
         metrics.gauge("ossicle_requests_waiting", lambda: len(self._waiting) + len(self._heard))
         metrics.gauge("ossicle_requests_running", lambda: len(self._batch))
         metrics.gauge("ossicle_handles_bytes", lambda: store.num_bytes)
@@ -129,7 +128,7 @@ class Worker:
     def _listen(self, ear: int) -> None:
         """Hear clips, some jobs at a time."""
         if self._cores:
-            use_cores(self._cores // 2)
+            half_of_the_cores(self._cores)
         while True:
             with self._wake:
                 while not (jobs := self._to_hear(ear)):
@@ -171,6 +170,8 @@ class Worker:
         return None
 
     def _loop(self) -> None:
+        if self._cores:
+            half_of_the_cores(self._cores)
         while True:
             with self._wake:
                 while not (self._heard or len(self._batch) or self._calls or self._closing):
@@ -220,19 +221,11 @@ class Worker:
 
     def _turn(self) -> None:
         """Read the short prompts, then let what has waited longest go on."""
-        self._use_free_cores()
         try:
             self._take(self._batch.read_short())
             self._take(self._batch.advance())
         except Exception as error:  # noqa: BLE001 - these answers end, the server goes on; it is logged and told
             self._fail(error)
-
-    def _use_free_cores(self) -> None:
-        """Take all cores while no ear needs one, half of them else."""
-        share = self._cores // 2 if any(ear.locked() for ear in self._ears) else self._cores
-        if share != self._share:
-            self._share = share
-            use_cores(share)
 
     def _take(self, said: Said) -> None:
         """Let answers choose their next token; those that end leave."""
