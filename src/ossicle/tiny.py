@@ -32,6 +32,7 @@ channels, and a strided one whose output is one wide (`cnn` over 16 mels); real 
 
 TINY_ENCODERS: dict[str, dict[str, Any]] = {
     "cnn": {"kind": "cnn", "window_s": 2.0, "num_mels": 32, "channels": [4, 4, 8, 8], "dim": 16, "heads": 2},
+    "level": {"kind": "level", "window_s": 2.0, "bins": 8},
     "whisper": {
         "kind": "whisper",
         "window_s": 2.0,

@@ -14,6 +14,8 @@ from ossicle.encoders.base import Encoder, build_encoder
 from ossicle.tiny import TINY_ENCODERS, tiny_encoder
 
 KINDS = sorted(TINY_ENCODERS)
+TAUGHT = [kind for kind in KINDS if kind != "level"]
+"""Encoders with weights; `level` has none, and so no layers to tap."""
 _built: dict[str, Encoder] = {}
 
 
@@ -89,7 +91,7 @@ def test_windows_are_independent_where_declared(kind):
     assert seconds == pytest.approx(2 * window / 16_000, rel=1e-3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TAUGHT)
 def test_gradients_reach_what_trains(kind):
     encoder = tiny_encoder(kind).train()
     clips = [_clip(encoder.config.window_samples // 2), _clip(encoder.config.window_samples, 1)]
@@ -102,7 +104,7 @@ def test_gradients_reach_what_trains(kind):
     assert not _encode(encoder.eval(), *clips).values.requires_grad
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TAUGHT)
 def test_taps_are_stacked_in_width(kind):
     layered = tiny_encoder(kind, layers="all")
     count = layered.facts.num_layers

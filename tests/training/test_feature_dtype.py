@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file
 from tiny_recipe import TINY, tiny
 
+from ossicle.data.cache import FeatureCache
 from ossicle.data.cache_shard import DTYPES
 from ossicle.errors import ConfigError
 from ossicle.training import run as runs
@@ -64,3 +65,14 @@ def test_every_dtype_trains_and_the_narrow_ones_resume(tmp_path: Path, monkeypat
 def test_another_dtype_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="feature_dtype"):
         tiny(tmp_path, stages=[{**STAGE, "feature_dtype": "int4"}])
+
+
+def test_a_stage_shorter_than_a_pool_encodes_no_clip_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches are cut from a pool in another order than it was drawn in, and the first steps take any of its clips."""
+    encoded: list[int] = []
+    encode = FeatureCache._encode
+    monkeypatch.setattr(FeatureCache, "_encode", lambda *given: (encoded.append(len(given[1])), encode(*given))[1])
+    data = {"sounds": {**TINY["data"]["sounds"], "samples": 200}}
+    loaded = tiny(tmp_path, data=data, stages=[{**STAGE, "steps": 3}])
+    Run(loaded, tmp_path / "out", tell=lambda _: None).train()
+    assert sum(encoded) == 64  # one pool of 16 batches of 4

@@ -2,6 +2,7 @@
 
 NAMES = {
     "cnn": "cnn:CnnEncoder",
+    "level": "level:LevelEncoder",
     "whisper": "whisper:WhisperEncoder",
     "ast": "ast:AstEncoder",
     "ltu_ast": "ltu_ast:LtuAstEncoder",

@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ossicle.chat import AUDIO_TAG
+from ossicle.audio.chunk import ceil_div
 from ossicle.data.cache import FeatureCache
 from ossicle.data.cache_shard import DTYPES
 from ossicle.data.collate import Batch, Collator, perturb
@@ -164,7 +165,8 @@ class NextToken(Objective):
     def _audios(self) -> Iterator[Audio]:
         """Yield the clips that the stage will draw, in the order of the sources."""
         mix, stage = self.context.data, self.context.stage
-        wanted = stage.num_steps(mix.num_samples) * stage.batch_size
+        pool = mix.pool_batches(stage.batch_size)  # the batches of a pool hold its positions in another order
+        wanted = ceil_div(stage.num_steps(mix.num_samples), pool) * pool * stage.batch_size
         places = sorted({mix.place(position) for position in range(min(wanted, 4 * mix.num_samples))})
         for which, index in places:
             yield from (a for a in mix.sources[which].sample(index).audios if not isinstance(a, FeatureFile))
