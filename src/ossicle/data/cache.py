@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,10 +28,12 @@ from ossicle.data.cache_shard import Energies, Features, Shard, claim, pack, wri
 from ossicle.data.sample import Audio, identity, waveform
 from ossicle.errors import ConfigError, DataError
 from ossicle.processor import as_samples
-from ossicle.types import AudioTokens
+from ossicle.types import SAMPLE_RATE_HZ, AudioTokens
 
 CLIPS_PER_PASS = 16
 PASSES_PER_SHARD = 16
+HELD_SAMPLES = 1800 * SAMPLE_RATE_HZ
+"""Half an hour of audio, 115 MB, is laid by length before it is encoded."""
 log = logging.getLogger(__name__)
 
 
@@ -84,7 +87,7 @@ class FeatureCache:
             if kept is not None:
                 return kept
             self._lose(key)
-        return self._encode([audio])[0]
+        return self._encode([as_samples(waveform(audio), 0)])[0]
 
     def verify(self) -> int:
         """Read everything that is kept, and return how many clips are damaged; `fill` makes them again."""
@@ -109,8 +112,8 @@ class FeatureCache:
     def fill(self, audios: Iterable[Audio]) -> Iterator[int]:
         """Encode and keep every clip that is not kept yet; yield how many clips each finished shard had.
 
-        Clips go through in groups that depend only on their order, so that an interrupted filling goes on to the same
-        numbers. A clip that cannot be read is left out here, and met again, and counted, when it is drawn.
+        Clips go through in groups that depend only on their order and lengths, so that an interrupted filling goes on
+        to the same numbers. A clip that cannot be read is left out here, and met again, and counted, when it is drawn.
         """
         elsewhere = []
         for group in _groups(audios):
@@ -135,23 +138,16 @@ class FeatureCache:
             if path not in self.opened and path.is_file():
                 self._open(path)
             missing = [audio for audio in audios if identity(audio) not in self.where]
-            if missing and (not path.is_file() or any(map(_readable, missing))):
+            if missing and (not path.is_file() or any(_read(audio) is not None for audio in missing)):
                 self._make(audios, path)
         return True
 
     def _make(self, audios: Sequence[Audio], path: Path) -> None:
-        from ossicle.errors import AudioError
-
         tensors: dict[str, Tensor] = {}
         energies = Energies()
-        for start in range(0, len(audios), CLIPS_PER_PASS):
-            group = audios[start : start + CLIPS_PER_PASS]
-            try:
-                features = self._encode(group)
-            except AudioError:
-                group = [audio for audio in group if _readable(audio)]
-                features = self._encode(group) if group else []
-            for audio, kept in zip(group, features, strict=True):
+        for clips in _alike(audios):
+            features = self._encode([samples for _, samples in clips])
+            for (audio, _), kept in zip(clips, features, strict=True):
                 tensors |= pack(identity(audio), kept, self.dtype, energies)
         write(path, tensors, energies)
         self._open(path)
@@ -168,8 +164,8 @@ class FeatureCache:
         self.shards.append(shard)
 
     @torch.no_grad()
-    def _encode(self, audios: Sequence[Audio]) -> list[Features]:
-        waves = [torch.from_numpy(as_samples(waveform(audio), 0)) for audio in audios]
+    def _encode(self, clips: Sequence[np.ndarray]) -> list[Features]:
+        waves = [torch.from_numpy(samples) for samples in clips]
         lengths = torch.tensor([len(wave) for wave in waves])
         device = self.model.device
         values = nn.utils.rnn.pad_sequence(waves, batch_first=True).to(device)
@@ -202,14 +198,27 @@ def _groups(audios: Iterable[Audio]) -> Iterator[list[Audio]]:
         yield pending
 
 
-def _readable(audio: Audio) -> bool:
+def _alike(audios: Sequence[Audio]) -> Iterator[list[tuple[Audio, np.ndarray]]]:
+    """Yield the clips that can be read in groups of like length, so that little of a group is padding."""
+    held: list[tuple[Audio, np.ndarray]] = []
+    for number, audio in enumerate(audios, 1):
+        samples = _read(audio)
+        if samples is not None:
+            held.append((audio, samples))
+        if number == len(audios) or sum(len(samples) for _, samples in held) > HELD_SAMPLES:
+            held.sort(key=lambda clip: len(clip[1]))
+            yield from (held[i : i + CLIPS_PER_PASS] for i in range(0, len(held), CLIPS_PER_PASS))
+            held = []
+
+
+def _read(audio: Audio) -> np.ndarray | None:
+    """Return a clip's samples, None where it cannot be read."""
     from ossicle.errors import AudioError
 
     try:
-        waveform(audio)
+        return as_samples(waveform(audio), 0)
     except AudioError:
-        return False
-    return True
+        return None
 
 
 def fingerprint(model: Any, dtype: torch.dtype) -> str:

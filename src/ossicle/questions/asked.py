@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -121,7 +121,7 @@ class Asked(Source):
 
     def audio(self, item: int) -> MadeAudio:
         """Return audio number `item`, to be rendered when it is needed."""
-        name = hashlib.blake2b(f"{self.fingerprint()}|{self.audio_seed}|{item}".encode(), digest_size=12).hexdigest()
+        name = hashlib.blake2b(f"{self._settings}|{self.audio_seed}|{item}".encode(), digest_size=12).hexdigest()
         return MadeAudio(make=partial(self._render, item), name=f"asked {name}")
 
     def _render(self, item: int) -> Waveform:
@@ -147,6 +147,10 @@ class Asked(Source):
 
     def fingerprint(self) -> str:
         """Return a hash of the settings that decide what the audios are."""
+        return self._settings
+
+    @cached_property
+    def _settings(self) -> str:
         kept = self.config.model_dump(exclude={"questions", "two_turns", "repeats", "audio_seed"})
         return hashlib.blake2b(repr((kept, len(self.kinds))).encode(), digest_size=16).hexdigest()
 

@@ -20,8 +20,8 @@ from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
 
-from ossicle.chat import AUDIO_TAG
 from ossicle.audio.chunk import ceil_div
+from ossicle.chat import AUDIO_TAG
 from ossicle.data.cache import FeatureCache
 from ossicle.data.cache_shard import DTYPES
 from ossicle.data.collate import Batch, Collator, perturb
