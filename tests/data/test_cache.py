@@ -116,6 +116,16 @@ def test_what_is_kept_is_found_again_and_nothing_is_made_twice(model: AudioLM, t
     assert len(list(again.folder.glob("*.safetensors"))) == 1
 
 
+def test_clips_that_come_with_others_are_not_encoded_again(model: AudioLM, tmp_path: Path) -> None:
+    """Another seed draws other clips of the same source, so that the groups they come in are others too."""
+    made: list[int] = []
+    fill(FeatureCache(tmp_path, model), 5, made)
+    again = FeatureCache(tmp_path, model)
+    assert sum(again.fill(clip(number, made) for number in (2, 7, 0, 9, 4))) == 5
+    assert made == [0, 1, 2, 3, 4, 7, 9]
+    assert len(FeatureCache(tmp_path, model)) == 7
+
+
 def test_an_unseen_clip_is_encoded_on_the_spot(model: AudioLM, tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path, model, dtype=torch.float32)
     assert clip(3) not in cache

@@ -138,7 +138,9 @@ class FeatureCache:
             if path not in self.opened and path.is_file():
                 self._open(path)
             missing = [audio for audio in audios if identity(audio) not in self.where]
-            if missing and (not path.is_file() or any(_read(audio) is not None for audio in missing)):
+            if not path.is_file():
+                self._make(missing, path)
+            elif any(_read(audio) is not None for audio in missing):  # something of this file was damaged
                 self._make(audios, path)
         return True
 
