@@ -34,9 +34,9 @@ tags: [audio, audio-llm]
 # nano
 
 The audio language model that ships with ossicle: two small encoders (`cnn`, 1.24 M parameters each: one taught sounds,
-one taught speech), and a 4-layer Llama decoder (3.4 M, own byte-level BPE tokenizer) that *attends* to both (PAL's
-integration). {parameters} weights in bf16, {megabytes} MB, all trained from nothing. It answers in words, by free
-decoding over its whole vocabulary.
+one taught speech), one without weights that says how loud it is (`level`), and a 4-layer Llama decoder (3.4 M, own
+byte-level BPE tokenizer) that *attends* to all three (PAL's integration). {parameters} weights in bf16, {megabytes} MB,
+all trained from nothing. It answers in words, by free decoding over its whole vocabulary.
 """
 
 DATA = """## Data

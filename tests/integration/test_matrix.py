@@ -84,7 +84,9 @@ def check(row):
     labels = ids.masked_fill((mask == 0) | (ids == MARKER) | (ids == SLOT), -100)
     model(ids, attention_mask=mask, labels=labels, **heard).loss.backward()
     for part in (stream_.encoder, stream_.connector):
-        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters()), "no gradient arrives"
+        weights = list(part.parameters())
+        assert weights or row["encoder"] == "level", "nothing can be learnt"
+        assert not weights or any(p.grad is not None and p.grad.abs().sum() > 0 for p in weights), "no gradient arrives"
 
 
 def test_every_registered_part_is_in_the_matrix():

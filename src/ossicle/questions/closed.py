@@ -62,7 +62,7 @@ WEIGHTS = {
     "presence": 3.0,
     "anything": 0.06,
     "background": 0.35,
-    "outside": 0.8,
+    "outside": 1.2,
 }
 """How often a task is asked where it fits, relative to the others that fit."""
 
