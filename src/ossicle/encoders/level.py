@@ -13,15 +13,14 @@ Source: our choice.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from ossicle.audio import chunk
 from ossicle.encoders.base import Encoder, EncoderConfig
-from ossicle.errors import ConfigError
 from ossicle.types import EncoderFacts
 
 TOKEN_SAMPLES = 1280
@@ -43,10 +42,15 @@ class LevelConfig(EncoderConfig):
     window_s: float | None = 10.0
     bins: int = Field(default=25, ge=2)
 
+    @field_validator("layers")
+    @classmethod
+    def _has_none(cls, layers: Any) -> Any:
+        if isinstance(layers, list):
+            raise ValueError("this encoder has no layers to tap; leave it out")
+        return layers
+
     def facts(self) -> EncoderFacts:
         """Return 12.5 tokens/s of two times `bins`."""
-        if isinstance(self.layers, list):
-            raise ConfigError(f"level: layers holds {self.layers}; this encoder has none: leave it out")
         return EncoderFacts(dim=2 * self.bins, rate_hz=12.5, max_seconds=self.window_s or 10.0)
 
     def window_tokens(self, num_samples: int) -> int:
