@@ -68,6 +68,7 @@ LIMITS = """## What it cannot do
 - Emotions are acted German ones (EMO-DB); digits are English; all real digit speakers are male.
 - Levels of loudness are of the recording, not of the event in its room; pitch is of steady tones.
 - Overlapping sounds are named at most as one over another. Order and counts are taught up to four events.
+- Whether a sound is there it judges less surely beside speech: it may name a sound and then say that it is not there.
 - Of recordings over a minute it hears the twelve seconds that stand out most, and counts or orders nothing beyond them.
 - Single seed; intervals are wide because the held-out sets are small.
 """
