@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -23,7 +25,7 @@ from ossicle.evaluation.task import Item, Sound
 from ossicle.types import Waveform
 
 BLIND = ""
-AHEAD, AHEAD_SECONDS = 512, 600.0
+AHEAD, AHEAD_SECONDS = 2048, 1800.0
 """Questions, and seconds of their sounds, that a model with a running batch is handed at once."""
 logger = logging.getLogger(__name__)
 
@@ -284,14 +286,22 @@ def _load(
     perceive: Callable[[Sound], Any],
 ) -> dict[tuple[str, str], Any]:
     """Return what the answerer gets of each sound of a batch; what cannot be decoded is noted in the store."""
-    loaded = {}
-    for key in dict.fromkeys((request.task, request.audio) for request in group if request.audio):
+    keys = list(dict.fromkeys((request.task, request.audio) for request in group if request.audio))
+
+    def heard(key: tuple[str, str]) -> Any:
         try:
-            sound = sounds[key[0]][key[1]]
-            loaded[key] = perceive(sound)
-            if isinstance(loaded[key], Waveform):
-                store.seconds[sound.digest] = loaded[key].duration_s
+            return perceive(sounds[key[0]][key[1]])
         except AudioError as error:
-            logger.warning("%s", error)
-            store.unreadable.add(key)
+            return error
+
+    loaded = {}
+    with ThreadPoolExecutor(os.cpu_count() if perceive is _heard else 1) as pool:  # a model perceives one at a time
+        for key, found in zip(keys, pool.map(heard, keys), strict=True):
+            if isinstance(found, AudioError):
+                logger.warning("%s", found)
+                store.unreadable.add(key)
+                continue
+            loaded[key] = found
+            if isinstance(found, Waveform):
+                store.seconds[sounds[key[0]][key[1]].digest] = found.duration_s
     return loaded

@@ -1,7 +1,7 @@
 """Many questions through one running batch: whatever is finished leaves at once, and the next question takes its place.
 
     clips ──shortest first──► groups of like length, encoded together, each clip once
-                                   │ their questions wait, shortest prompt first
+                                   │ their questions wait, the shortest prompt in front
                                    ▼
               prompts read together ──► [ slots ] ──a token of every row, again and again──► answers
 
@@ -97,7 +97,7 @@ class Running:
         self.engine, self.model, self.size = engine, engine.model, size
         self.slots = Slots(engine.model)
         self.rows: list[Row] = []
-        self.waiting: deque[Row] = deque()
+        self.waiting: list[Row] = []
         self._any = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.model.device)
         self._silent = [engine.processor.audio_token_id, engine.processor.audio_slot_id]
         self._end = engine.processor.tokenizer.eos_token_id
@@ -129,7 +129,7 @@ class Running:
 
     def __iter__(self) -> Iterator[tuple[int, Answer]]:
         """Yield (place among the items, answer) as answers end."""
-        self.waiting.extend(sorted(self._questions.pop(None, []), key=lambda row: len(row.ids)))
+        self._wait(self._questions.pop(None, []))
         while self.waiting or self.rows or self._groups:
             with torch.inference_mode():
                 while self._groups and len(self.waiting) < self.size:
@@ -137,7 +137,8 @@ class Running:
                 free = self._places() - len(self.rows)
                 over = []
                 if self.waiting and (not self.rows or free * 4 >= self.size):
-                    over = self._begin([self.waiting.popleft() for _ in range(min(max(1, free), len(self.waiting)))])
+                    ready, self.waiting = self.waiting[: max(1, free)], self.waiting[max(1, free) :]
+                    over = self._begin(ready)
                 over += self._step() if self.rows else []
             yield from over
 
@@ -157,8 +158,11 @@ class Running:
             rows = {name: tokens.values[place, : int(tokens.counts()[place])] for name, tokens in encoded.items()}
             self._tokens[clip] = rows
             self._unasked[clip] = len(self._questions[clip])
-        questions = [row for clip in clips for row in self._questions.pop(clip)]
-        self.waiting.extend(sorted(questions, key=lambda row: len(row.ids)))
+        self._wait([row for clip in clips for row in self._questions.pop(clip)])
+
+    def _wait(self, rows: list[Row]) -> None:
+        """Let questions wait by the length of their prompts: what is read together has little padding."""
+        self.waiting = sorted(self.waiting + rows, key=lambda row: len(row.ids))
 
     @property
     def _listens(self) -> bool:
@@ -260,26 +264,21 @@ class Running:
         """Take the likeliest token of each row from (B, V) logits; rows that end leave, and are returned."""
         logits = logits.float()
         logits[:, self._silent] = float("-inf")
-        over = []
         for row, token in zip(rows, logits.argmax(-1).tolist(), strict=True):
             row.said.append(token)
             row.position += 1
-            if token == self._end or len(row.said) >= row.most:
-                self._leave(row)
-                text = self.engine.text(row.said)
-                answer = Answer(
-                    text=text, tokens=len(row.said), audio_tokens=row.audio_tokens, transcript=row.transcript
-                )
-                over.append((row.index, answer))
-        return over
+        over = [place for place, row in enumerate(self.rows) if row.said[-1] == self._end or len(row.said) >= row.most]
+        return [self._leave(place) for place in reversed(over)]  # so that no row is moved that leaves as well
 
-    def _leave(self, row: Row) -> None:
+    def _leave(self, place: int) -> tuple[int, Answer]:
         """Take a row out; the last one fills its slot."""
-        place = next(place for place, one in enumerate(self.rows) if one is row)
+        row = self.rows[place]
         self.slots.move(len(self.rows) - 1, place)
         self.rows[place] = self.rows[-1]
         self.rows.pop()
         self.slots.pop()
+        said, tokens = self.engine.text(row.said), len(row.said)
+        return row.index, Answer(text=said, tokens=tokens, audio_tokens=row.audio_tokens, transcript=row.transcript)
 
 
 def like_lengths(seconds: Sequence[float], most_s: float = BATCH_SECONDS) -> list[list[int]]:
