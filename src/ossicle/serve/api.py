@@ -9,11 +9,11 @@ Bodies are read and checked by hand, so that every refusal has one shape. Source
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import time
 import uuid
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from ossicle.errors import require
@@ -21,6 +21,7 @@ from ossicle.serve.gate import Gate
 from ossicle.serve.job import Done, Event, Failed, Job, Piece, Sampling
 from ossicle.serve.limits import ApiError
 from ossicle.serve.live import LiveEndpoints
+from ossicle.serve.post import to_this_loop
 from ossicle.serve.schema import ChatRequest, choice, chunk, completion, parse_chat, usage
 from ossicle.serve.state import State
 
@@ -221,16 +222,11 @@ class Talk:
         self, state: State, request: Request, messages: list[dict[str, Any]], clips: list[Any], sampling: Sampling
     ) -> None:
         loop, self.events = asyncio.get_running_loop(), asyncio.Queue[Event]()
-
-        def emit(event: Event) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody listens
-                loop.call_soon_threadsafe(self.events.put_nowait, event)
-
         self.job = Job(
             messages=messages,
             clips=clips,
             sampling=sampling,
-            emit=emit,
+            emit=partial(to_this_loop().put, self.events),
             scope=request.scope["state"]["ossicle_scope"],
             deadline=time.monotonic() + state.limits.deadline_s,
         )

@@ -232,8 +232,9 @@ class Worker:
         if not said:
             return
         logits, likeliest = speakable(self.engine, torch.stack([logits for _, logits in said]))
-        for index, (row, _) in enumerate(said):
-            self._emit(row.job, row.take(logits[index], likeliest[index]))
+        taken = [(row.job, row.take(logits[i], likeliest[i])) for i, (row, _) in enumerate(said)]
+        for job, events in taken:  # one after the other, so that the event loop is woken once
+            self._emit(job, events)
         self._batch.leave([row for row, _ in said if row.over])
 
     def _fail(self, error: Exception) -> None:
