@@ -262,3 +262,32 @@ def test_what_was_made_ahead_is_of_the_weights_of_that_moment():
     out, heard = remembered(model, listener, ids, mask, known)
     assert not heard.hits
     torch.testing.assert_close(out, fresh(model, ids, mask, audio, lengths), rtol=1e-4, atol=1e-4)
+
+
+def test_a_forced_route_and_another_focus_never_meet_old_handles():
+    cnn = {"kind": "cnn", "dim": 16, "channels": [4, 4, 8, 8], "depth": 1, "heads": 2, "window_s": 1.0}
+    mixture = {"kind": "mowe", "base": cnn, "pool": [cnn, cnn], "routers": ["independent"], "top_k": 1}
+    model = tiny_model(streams=[stream(encoder=mixture)])
+    model.eval()
+    listener = Listener(model)
+    audio, lengths = clips(4.0)
+    ids, mask = text(model, [["a", 5]], lengths)
+    encoder = next(iter(model.streams.values())).encoder
+
+    def same():
+        out, heard = remembered(model, listener, ids, mask, recordings(audio, lengths))
+        torch.testing.assert_close(out, fresh(model, ids, mask, audio, lengths), rtol=1e-4, atol=1e-4)
+        return out, heard.hits
+
+    free, _ = same()
+    assert same()[1], "what is the same is found again"
+    forced = []
+    for route in (0, 1):
+        with encoder.forced(independent=route):
+            forced.append(same()[0])
+    assert not torch.allclose(*forced)
+    model.config.focus = {"over_s": 2.0, "keep_s": 1, "stretch_s": 1}
+    focused, _ = same()
+    assert not torch.allclose(free, focused)
+    model.config.focus = None
+    assert same()[1]

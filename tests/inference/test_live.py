@@ -120,3 +120,15 @@ def test_nothing_heard_and_wrong_samples_are_said():
         live.append(np.array([0.0, np.nan]))
     with pytest.raises(DataError, match="shape"):
         live.append(np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("chunks", [(16000, 16000), (9000, 7000), (16000, 16000, 3000)], ids=str)
+def test_a_tagger_that_has_not_said_anything_has_no_keys(chunks):
+    tags = {"kind": "tags", "tags": ["a dog", "rain"], "factor": 13, "length": 2}
+    streams = [stream("a", encoder=SHORT), stream("tags", encoder="a", connector=tags, own_projections=True)]
+    model = tiny_model(streams=streams)
+    model.streams["tags"].connector.bound.fill_(1e9)
+    audio, _ = clips(3.4)
+    rows = [[3, "a", 4] for _ in chunks]
+    for count, heard in live_is_whole(model, live_of(model), audio, chunks, rows):
+        assert count == model.streams["a"].plan.num_tokens(heard)

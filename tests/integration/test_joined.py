@@ -63,3 +63,22 @@ def test_a_model_without_a_mask_as_with_one(options, monkeypatch):
             logits.append(model(ids, audio_memory=memory, position_ids=placement.positions).logits)
             assert len(made) == 1, "one mask for all layers, and none where none is needed"
     torch.testing.assert_close(*logits, atol=1e-5, rtol=1e-4)
+
+
+def test_a_stream_without_a_token_needs_no_mask_and_changes_nothing():
+    model = tiny_model(streams=[stream()])
+    audio, lengths = clips(0.7)
+    ids, mask = text(model, [[3, "a", 9]], lengths)
+    connected = {
+        name: tokens.take(torch.tensor([0])) for name, tokens in model.connect(model.encode(audio, lengths)).items()
+    }
+    nothing = {
+        name: tokens.with_values(tokens.values[:, :0], valid=tokens.valid[:, :0]) for name, tokens in connected.items()
+    }
+    logits = []
+    with torch.no_grad():
+        for split in (False, True):
+            memory, placement = model.remember(ids, mask, nothing)
+            memory.joined = Joined(split=split)
+            logits.append(model(ids, audio_memory=memory, position_ids=placement.positions).logits)
+    torch.testing.assert_close(*logits, atol=1e-5, rtol=1e-4)

@@ -23,7 +23,7 @@ from ossicle.inference.store import recording
 from ossicle.model import AudioLM, AudioLMConfig
 from ossicle.processor import AudioProcessor
 from ossicle.serve import waiting
-from ossicle.serve.decoding import choose, unspecial
+from ossicle.serve.decoding import Generation, choose, unspecial
 from ossicle.serve.job import Done, Failed, Job, Piece, Sampling
 from ossicle.serve.keys import Keys
 from ossicle.serve.limits import ApiError, Limits
@@ -350,3 +350,65 @@ def test_a_spectrogram_shows_where_it_is_loud():
     plain = spectrogram(load_audio((samples, 16000)))
     assert plain.shape == (HEIGHT, WIDTH, 3) and plain.dtype == np.uint8
     assert plain[:, WIDTH * 3 // 4].sum() > plain[:, WIDTH // 4].sum()
+
+
+def test_a_call_that_nobody_waits_for_any_more_is_left_out_and_harms_nothing(state):
+    begun, go, done = threading.Event(), threading.Event(), []
+
+    def busy(engine):
+        begun.set()
+        go.wait(20)
+
+    first = state.worker.call(busy)
+    assert begun.wait(20)
+    late = state.worker.call(lambda engine: done.append("late"))
+    assert late.cancel()
+    assert not first.cancel(), "what has begun cannot be given up"
+    go.set()
+    assert first.result(20) is None
+    assert state.worker.call(lambda engine: "here").result(20) == "here"
+    assert not done
+    assert answer(state, "what?", max_tokens=2)[1].reason in ("stop", "length")
+
+
+@pytest.mark.parametrize("temperature", [1e-39, 1e-6, 0.01])
+def test_however_cold_an_answer_is_it_is_the_likeliest_and_no_other_ends_with_it(state, temperature):
+    greedy, _, _ = answer(state, "what?", max_tokens=12)
+    over, told = threading.Event(), []
+
+    def emit(event):
+        told.append(event)
+        if not isinstance(event, Piece):
+            over.set()
+
+    state.worker.submit(
+        Job(messages=[{"role": "user", "content": "x"}], clips=[], sampling=Sampling(max_tokens=48), emit=emit)
+    )
+    cold, done, _ = answer(state, "what?", max_tokens=12, temperature=temperature, seed=0)
+    assert isinstance(done, Done)
+    assert cold == greedy or temperature > 1e-3
+    assert over.wait(60) and isinstance(told[-1], Done)
+
+
+def test_an_answer_that_cannot_choose_ends_alone(state, monkeypatch):
+    take = Generation.take
+
+    def broken(self, logits, likeliest):
+        if self.job.sampling.max_tokens == 7:
+            raise RuntimeError("broken")
+        return take(self, logits, likeliest)
+
+    monkeypatch.setattr(Generation, "take", broken)
+    over, told = threading.Event(), []
+
+    def emit(event):
+        told.append(event)
+        if not isinstance(event, Piece):
+            over.set()
+
+    state.worker.submit(
+        Job(messages=[{"role": "user", "content": "x"}], clips=[], sampling=Sampling(max_tokens=48), emit=emit)
+    )
+    _, failed, _ = answer(state, "what?", max_tokens=7)
+    assert isinstance(failed, Failed) and failed.error.status == 500
+    assert over.wait(60) and isinstance(told[-1], Done)

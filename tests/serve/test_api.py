@@ -6,6 +6,7 @@ import base64
 import json
 import threading
 import time
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -206,12 +207,15 @@ def test_a_deadline_is_kept_when_the_worker_is_busy():
         assert refused(ask(client, "hi"), 504, "deadline_exceeded") and state.worker.jobs[0].cancelled.is_set()
 
 
-def test_transcriptions(client):
+def test_transcriptions(client, state, monkeypatch):
+    monkeypatch.setattr(state, "limits", replace(state.limits, max_tokens=10))
+
     def send(**form):
         return client.post("/v1/audio/transcriptions", files={"file": ("a.wav", wav(), "audio/wav")}, data=form)
 
     assert send(model="echo").json()["text"] == "1 clips: <audio>What is said? "
     assert send(response_format="text").text.startswith("1 clips")
+    assert state.worker.jobs[-1].sampling.max_tokens == min(256, state.limits.max_tokens)
     assert send(response_format="verbose_json").json()["duration"] == pytest.approx(0.2)
     assert refused(send(response_format="srt"), 400) and refused(send(temperature="hot"), 400)
     assert refused(client.post("/v1/audio/transcriptions", files={"file": ("a", b"junk")}), 400, "invalid_audio")

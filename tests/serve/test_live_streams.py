@@ -73,3 +73,28 @@ def test_what_is_wrong_is_said_in_one_shape(client, engine, monkeypatch):  # noq
         monkeypatch.setattr(type(stream.plan.connector), "windowed", False)
     answer = client.post("/v1/audio/streams")
     assert answer.status_code == 400 and "looks across windows" in answer.json()["error"]["message"]
+
+
+def test_what_was_given_up_before_it_began_is_not_counted(engine, monkeypatch):  # noqa: F811
+    state = State("tiny", Keys(["right"]), Limits(audio_s=4.0, deadline_s=0.3))
+    state.worker = Here(engine)
+    with running(state) as url, httpx.Client(base_url=url, headers={"Authorization": "Bearer right"}) as one:
+        place = f"/v1/audio/streams/{one.post('/v1/audio/streams').json()['id']}"
+        assert one.post(place, content=wav(1.0)).json()["duration_s"] == pytest.approx(1.0)
+        with monkeypatch.context() as busy:
+            busy.setattr(state.worker, "call", lambda do: Future())
+            assert one.post(place, content=wav(2.0)).status_code == 504
+        assert one.post(place, content=wav(0.5)).json()["duration_s"] == pytest.approx(1.5)
+
+
+def test_a_question_cannot_pass_for_the_templates_own_marks(client, engine, monkeypatch):  # noqa: F811
+    from ossicle.inference.live import LiveStream
+
+    asked, answer = [], LiveStream.answer
+    noted = lambda self, question, **options: asked.append(question) or answer(self, question, **options)  # noqa: E731
+    monkeypatch.setattr(LiveStream, "answer", noted)
+    place = f"/v1/audio/streams/{client.post('/v1/audio/streams').json()['id']}"
+    client.post(place, content=wav(0.7))
+    mark = next(token for token in engine.processor.tokenizer.all_special_tokens if len(token) > 2)
+    assert client.post(f"{place}/ask", json={"question": f"What?{mark}", "max_tokens": 2}).status_code == 200
+    assert mark not in asked[0]

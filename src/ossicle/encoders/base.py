@@ -92,6 +92,10 @@ class Encoder(nn.Module):
         """Return the encoders that `features` depends on: this one; of a mixture, its members without its routers."""
         return [self]
 
+    def detour(self) -> Any:
+        """Return what decides the tokens for the moment, beside weights and settings; None where nothing does."""
+        return None
+
     def features(self, audio: Tensor, lengths: Tensor, *, start_s: float = 0.0, every: bool = False) -> AudioTokens:
         """Return what may be kept of clips: the tokens; of a mixture, its members' tokens before they are mixed.
 

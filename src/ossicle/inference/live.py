@@ -240,7 +240,8 @@ class LiveStream:
                 ear.keys[layer] = _end_to_end(parts)
             last = [self._project(layer, segment, memory, tail)] if tail is not None else []
             kept = [ear.keys[layer]] if layer in ear.keys else []
-            segment.kv[layer] = _end_to_end([*kept, *last])
+            nothing = segment.states[0, :0]  # of a stream that has not said anything yet
+            segment.kv[layer] = _end_to_end([*kept, *last] or [self._project(layer, segment, memory, nothing)])
         ear.projected += len(done) if done is not None else 0
 
     def _project(self, layer: int, segment: AudioSegment, memory: AudioMemory, states: Tensor) -> tuple[Tensor, Tensor]:

@@ -68,7 +68,7 @@ class Fingerprints:
 
     def _of(self, tier: str, name: str, segment: AudioSegment | None = None) -> str:
         parts, settings = self._parts(tier, name, segment)
-        state = [self._state(part) for part in parts]
+        state = [settings, *(self._state(part) for part in parts)]
         known = self._known.get((tier, name))
         if known is None or known[0] != state:
             known = state, _digest(parts, settings)
@@ -87,7 +87,8 @@ class Fingerprints:
         stream = self.model.streams[name]
         encoders = [self.model.streams[owner].encoder for owner in stream.plan.owners]
         parts: list[nn.Module] = list(encoders)
-        settings: list[Any] = [tier, name, [encoder.config.model_dump(mode="json") for encoder in encoders]]
+        heard = [[encoder.config.model_dump(mode="json"), encoder.detour()] for encoder in encoders]
+        settings: list[Any] = [tier, name, heard, self.model.config.focus]
         if tier != "features":
             parts.append(stream.connector)
             settings.append(stream.plan.connector.model_dump(mode="json"))

@@ -67,6 +67,8 @@ def deaf_rows(query: Tensor, key: Tensor, text: Tensor | None, positions: Tensor
     """Return how many first rows see no audio while all later ones see all of it; None = the batch needs a mask."""
     if text is not None or query.shape[2] != key.shape[2] or query.shape[0] != visible_from.shape[0]:
         return None
+    if not visible_from.shape[1]:
+        return query.shape[2]
     before = (positions < visible_from.amin(1, keepdim=True)).expand(query.shape[0], -1)
     whole = (before | (positions >= visible_from.amax(1, keepdim=True))).all()
     counts = before.sum(1)

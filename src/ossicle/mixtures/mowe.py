@@ -167,6 +167,10 @@ class Mowe(Mixture):
         finally:
             self._forced = before
 
+    def detour(self) -> Any:
+        """Return the forced routes."""
+        return {name: weights.tolist() for name, weights in self._forced.items()} or None
+
     def routes(self, base: Tensor, valid: Tensor, prompt: Tensor | None = None) -> list[Route]:
         """Return what every router decides.
 

@@ -33,6 +33,8 @@ Request, Response = fastapi.Request, fastapi.Response
 
 TRANSCRIBE = "What is said?"
 """What a transcription asks the model."""
+LONGEST = 256
+"""Tokens of an answer where none are asked for."""
 LATE_S = 1.0
 """Seconds that the worker has to say itself that a deadline has passed; it may be in the middle of a long clip."""
 FORMATS = ("json", "text", "verbose_json")
@@ -167,7 +169,7 @@ class Endpoints:
             messages, clips = await concurrency.run_in_threadpool(read, messages, scope)
         else:  # a short question need not wait for a thread
             messages, clips = read(messages, scope)
-        wanted = asked.max_completion_tokens or asked.max_tokens or 256
+        wanted = asked.max_completion_tokens or asked.max_tokens or LONGEST
         sampling = Sampling(
             max_tokens=min(wanted, self.state.limits.max_tokens),
             temperature=asked.temperature or 0.0,
@@ -206,7 +208,8 @@ class Endpoints:
         self.state.ready()
         clip = await concurrency.run_in_threadpool(self.state.media.decode, data, "file")
         messages = [{"role": "user", "content": f"<audio>{TRANSCRIBE}"}]
-        talk = Talk(self.state, request, messages, [clip], Sampling(temperature=temperature))
+        sampling = Sampling(max_tokens=min(LONGEST, self.state.limits.max_tokens), temperature=temperature)
+        talk = Talk(self.state, request, messages, [clip], sampling)
         text, _, _ = await talk.whole()
         if kind == "text":
             return responses.PlainTextResponse(text + "\n")

@@ -22,6 +22,10 @@ from ossicle.serve.limits import ApiError
 from ossicle.serve.speech import Speech
 
 
+COLDEST = 1e-6
+"""Temperature below which an answer is the likeliest in any case."""
+
+
 class Generation:
     """An answer under way: one row of a `Batch`.
 
@@ -143,7 +147,8 @@ def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator | None
     """Return the next token: the likeliest, or one drawn with temperature from the likeliest `top_p`."""
     if sampling.temperature == 0:
         return int(logits.argmax())
-    chances = (logits.cpu() / sampling.temperature).softmax(-1)
+    logits = logits.cpu()
+    chances = ((logits - logits.max()) / max(sampling.temperature, COLDEST)).softmax(-1)  # however cold, no overflow
     if sampling.top_p < 1:
         ordered, index = chances.sort(descending=True)
         ordered[ordered.cumsum(-1) - ordered >= sampling.top_p] = 0

@@ -8,9 +8,11 @@ name that changes its address between check and connect gains nothing. Source: o
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ipaddress
 import socket
+import threading
 import time
 from collections.abc import Callable
 from urllib.parse import SplitResult, urlsplit
@@ -20,6 +22,8 @@ from ossicle.serve.limits import ApiError
 PIECE_BYTES = 1 << 16
 TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 """IPv6 addresses that a gateway turns into IPv4 ones."""
+TRANSLATED_HERE = ipaddress.ip_network("64:ff9b:1::/48")
+"""The same by a site's own rule (RFC 8215), which nobody outside knows."""
 
 
 def is_public(address: str) -> bool:
@@ -36,6 +40,8 @@ def is_public(address: str) -> bool:
             return is_public(str(inside))
         if ip in TRANSLATED:
             return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+        if ip in TRANSLATED_HERE or ip.is_site_local:
+            return False
     return ip.is_global and not ip.is_multicast
 
 
@@ -73,12 +79,30 @@ def fetch(
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(host, port, timeout=timeout_s)
     connection._create_connection = lambda *_, **__: socket.create_connection((addresses[0], port), timeout_s)  # type: ignore[attr-defined]
+    opened: list[socket.socket] = []
+    alarm = threading.Timer(max(0.0, until - time.monotonic()), _hang_up, (opened,))
+    alarm.start()  # a host that sends a byte now and then never lets the socket's own timeout pass
     try:
-        return _read(connection, parts, max_bytes, until)
+        connection.connect()
+        opened.append(connection.sock)
+        found = _read(connection, parts, max_bytes)
     except (OSError, http.client.HTTPException, ValueError):
-        raise ApiError("audio_url: could not be fetched", code="fetch_failed") from None
+        found = None
     finally:
+        alarm.cancel()
         connection.close()
+    if time.monotonic() >= until:
+        raise ApiError("audio_url: took too long", code="fetch_failed")
+    if found is None:
+        raise ApiError("audio_url: could not be fetched", code="fetch_failed")
+    return found
+
+
+def _hang_up(opened: list[socket.socket]) -> None:
+    """End connections that another thread reads from."""
+    for one in opened:
+        with contextlib.suppress(OSError):  # it is closed already
+            one.shutdown(socket.SHUT_RDWR)
 
 
 def _checked(url: str, domains: tuple[str, ...]) -> tuple[SplitResult, int]:
@@ -99,7 +123,7 @@ def _checked(url: str, domains: tuple[str, ...]) -> tuple[SplitResult, int]:
     return parts, port
 
 
-def _read(connection: http.client.HTTPConnection, parts: SplitResult, max_bytes: int, until: float) -> bytes:
+def _read(connection: http.client.HTTPConnection, parts: SplitResult, max_bytes: int) -> bytes:
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     connection.request(
         "GET", path.encode("ascii", "ignore").decode(), headers={"User-Agent": "ossicle", "Accept": "audio/*, */*"}
@@ -113,9 +137,4 @@ def _read(connection: http.client.HTTPConnection, parts: SplitResult, max_bytes:
         size += len(piece)
         if size > max_bytes:
             raise ApiError(f"audio_url: holds more than {max_bytes:,} bytes", status=413, code="audio_too_large")
-        left = until - time.monotonic()
-        if left <= 0:
-            raise ApiError("audio_url: took too long", code="fetch_failed")
-        if connection.sock is not None:
-            connection.sock.settimeout(left)
     return b"".join(pieces)

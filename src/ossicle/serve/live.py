@@ -95,8 +95,12 @@ class LiveEndpoints:
         duration_s = held.duration_s + len(samples) / SAMPLE_RATE_HZ
         if duration_s > self.state.limits.audio_s:
             raise ApiError(f"the stream would be longer than {self.state.limits.audio_s:g} s", code="audio_too_long")
-        held.duration_s = duration_s
-        await self._run(lambda engine: held.live.append(samples))
+
+        def hear(engine: Any) -> None:
+            held.live.append(samples)
+            held.duration_s = duration_s
+
+        await self._run(hear)
         return responses.JSONResponse({"id": number, "object": "audio.stream", "duration_s": duration_s})
 
     async def ask(self, number: str, request: Request) -> Response:
@@ -108,10 +112,16 @@ class LiveEndpoints:
             told = error.errors()[0]
             where = ".".join(map(str, told["loc"])) or "body"
             raise ApiError(f"{where}: {told['msg']}", param=where) from None
+        from ossicle.serve.decoding import unspecial
         from ossicle.serve.media import untagged
 
         most = min(asked.max_tokens, self.state.limits.max_tokens)
-        answer = await self._run(lambda engine: held.live.answer(untagged(asked.question), max_new_tokens=most))
+
+        def answered(engine: Any) -> Any:
+            question = unspecial(engine.processor.tokenizer, untagged(asked.question))
+            return held.live.answer(question, max_new_tokens=most)
+
+        answer = await self._run(answered)
         told = {"answer": answer.text, "duration_s": held.duration_s, "audio_tokens": answer.audio_tokens}
         return responses.JSONResponse({"id": number, "object": "audio.stream.answer", **told})
 

@@ -23,6 +23,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ossicle.inference.engine import Engine
 from ossicle.inference.handles import Ahead, Listener
@@ -181,8 +182,6 @@ class Worker:
                 calls, self._calls = list(self._calls), deque()
             for do, future in calls:
                 self._do(do, future)
-            self._admit()
-            self._batch.leave([row for row in self._batch.every if not self._wanted(row.job)])
             self._turn()
         for thread in self._threads[1:]:
             thread.join(timeout=30)
@@ -220,8 +219,10 @@ class Worker:
         return True
 
     def _turn(self) -> None:
-        """Read the short prompts, then let what has waited longest go on."""
+        """Let answers begin and end, read the short prompts, then let what has waited longest go on."""
         try:
+            self._admit()
+            self._batch.leave([row for row in self._batch.every if not self._wanted(row.job)])
             self._take(self._batch.read_short())
             self._take(self._batch.advance())
         except Exception as error:  # noqa: BLE001 - these answers end, the server goes on; it is logged and told
@@ -232,10 +233,18 @@ class Worker:
         if not said:
             return
         logits, likeliest = speakable(self.engine, torch.stack([logits for _, logits in said]))
-        taken = [(row.job, row.take(logits[i], likeliest[i])) for i, (row, _) in enumerate(said)]
+        taken = [(row.job, self._chosen(row, logits[i], likeliest[i])) for i, (row, _) in enumerate(said)]
         for job, events in taken:  # one after the other, so that the event loop is woken once
             self._emit(job, events)
         self._batch.leave([row for row, _ in said if row.over])
+
+    def _chosen(self, row: Generation, logits: Tensor, likeliest: int) -> list[Event]:
+        """Return what an answer's next token gives; one that cannot choose ends, and no other with it."""
+        try:
+            return row.take(logits, likeliest)
+        except Exception as error:  # noqa: BLE001 - it is logged and told
+            row.over = True
+            return [Failed(error=_explained(error))]
 
     def _fail(self, error: Exception) -> None:
         """End all answers that run."""
@@ -251,6 +260,8 @@ class Worker:
                 self._count(event)
 
     def _do(self, do: Callable[[Engine], Any], future: Future[Any]) -> None:
+        if not future.set_running_or_notify_cancel():  # whoever asked has given up
+            return
         try:
             with contextlib.ExitStack() as stack:
                 for ear in self._ears:
