@@ -21,7 +21,6 @@ from ossicle.serve.job import Done, Event, Job, Piece, Sampling
 from ossicle.serve.limits import ApiError
 from ossicle.serve.speech import Speech
 
-
 COLDEST = 1e-6
 """Temperature below which an answer is the likeliest in any case."""
 
