@@ -78,6 +78,10 @@ class _Handle:
     async def __aiter__(self):
         if self.broken == "before":
             raise ConnectionError("died")
+        if self.broken in ("unknown_uuid", "invalid_value"):
+            yield {"type": "http.response.start", "status": 400, "headers": []}
+            yield {"type": "http.response.body", "body": json.dumps({"error": {"code": self.broken}}).encode()}
+            return
         yield {"type": "http.response.start", "status": 200, "headers": []}
         if self.broken == "hangs":
             await asyncio.sleep(60)
@@ -117,6 +121,22 @@ def test_the_next_replica_answers_for_a_dead_one():
 
     with pytest.raises(ApiError, match="no replica can be reached"):
         _ask(handles)
+
+
+def test_a_clip_that_another_replica_heard_is_asked_for_there():
+    first, second = order(sticky_key("/v1/chat/completions", b"", b"{}"), 2)
+    handles = [_Handle(0), _Handle(1)]
+    handles[first].broken = "unknown_uuid"
+    assert [message.get("status") for message in _ask(handles)] == [200, None]
+    assert _ask(handles)[-1]["body"] == str(second).encode()
+    handles[second].broken = "unknown_uuid"
+    refused = _ask(handles)
+    assert refused[0]["status"] == 400 and b"unknown_uuid" in refused[1]["body"] and len(refused) == 2
+    handles[second].broken = "before"
+    assert _ask(handles) == refused, "who is gone does not make the clip known"
+    handles[first].broken = "invalid_value"
+    handles[second].broken = None
+    assert b"invalid_value" in _ask(handles)[-1]["body"], "any other refusal is the answer"
 
 
 def test_a_client_that_leaves_ends_its_answer():

@@ -39,6 +39,8 @@ from ossicle.serve.state import State
 logger = logging.getLogger(__name__)
 PLAIN = ("type", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path")
 STICKY = ("/v1/chat", "/v1/audio/transcriptions")
+REFUSED, UNKNOWN, SHORT = 400, b'"unknown_uuid"', 4096
+"""How a replica refuses a clip that it does not know: status, code, and the bytes of a body that may hold it."""
 RETRY_S = 5
 METRICS_S = 5.0
 """So long a replica has to tell its metrics."""
@@ -161,15 +163,24 @@ class Front:
         await send({"type": "http.response.body", "body": merged(dict(enumerate(texts))).encode()})
 
     async def _answer(self, plain: dict[str, Any], body: bytes, key: str, send: Any) -> None:
-        """Send the first replica's answer that begins; one that breaks off later is not begun again."""
+        """Send the first replica's answer that begins; one that breaks off later is not begun again.
+
+        A request may name a clip that another replica heard, as the second of two: who does not know it is passed over.
+        """
+        unknown: list[dict[str, Any]] = []
         for number in order(key, len(self.handles)):
             began = False
             stream = self.handles[number].options(stream=True).answer.remote(plain, body)
             try:
-                async for message in stream:
+                async for messages in _told(stream):
+                    if UNKNOWN in messages[-1].get("body", b"")[:SHORT] and len(messages) == 2:
+                        unknown = messages
+                        break
                     began = True
-                    await send(message)
-                return
+                    for message in messages:
+                        await send(message)
+                else:
+                    return
             except self.lost as error:
                 logger.warning("replica %d is gone: %s", number, str(error).splitlines()[0])
                 if began:
@@ -177,10 +188,24 @@ class Front:
             except asyncio.CancelledError:
                 stream.cancel()
                 raise
-        raise ApiError("no replica can be reached; they are started again", status=503, retry_s=RETRY_S)
+        if not unknown:
+            raise ApiError("no replica can be reached; they are started again", status=503, retry_s=RETRY_S)
+        for message in unknown:
+            await send(message)
 
     def _header(self, scope: dict[str, Any], name: bytes) -> bytes:
         return next((value for key, value in scope["headers"] if key == name), b"")
+
+
+async def _told(stream: Any) -> AsyncIterator[list[dict[str, Any]]]:
+    """Yield the messages of an answer one by one; a refusal's head only with its body, which says why."""
+    head: list[dict[str, Any]] = []
+    async for message in stream:
+        if message.get("status") == REFUSED:
+            head = [message]
+            continue
+        yield [*head, message]
+        head = []
 
 
 async def _disconnected(receive: Any) -> None:
