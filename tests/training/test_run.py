@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from several import together
 from tiny_recipe import TINY, tiny
 from transformers import AutoProcessor
 
 from ossicle.errors import ConfigError, DataError, UserError
 from ossicle.model import AudioLM
-from ossicle.training import checkpoint, freeze
+from ossicle.training import checkpoint, freeze, processes
 from ossicle.training import run as runs
 from ossicle.training.build import build
 from ossicle.training.objectives.base import StageContext
+from ossicle.training.recipe import Loaded
 from ossicle.training.result import StageResult, TrainResult, free_folder
 from ossicle.training.run import Run
 
@@ -163,6 +165,29 @@ class Stop(Exception):
     """Stands for a killed process."""
 
 
+def with_heads(folder: Path) -> Loaded:
+    """Return a recipe whose second stage teaches the encoder through heads of its own."""
+    hear = {
+        "name": "hear",
+        "objective": {
+            "kind": "timelines",
+            "part": "streams.sound.encoder",
+            "root": str(folder),
+            "mix": {"world": 1.0},
+            "heads": ["label", "tags"],
+            "synthesised": {"world": 12},
+            "row_s": 2.0,
+        },
+        "train": ["encoder"],
+        "learning_rate": 1e-3,
+        "batch_size": 2,
+        "micro_batch_size": 1,
+        "steps": 3,
+        "precision": "fp32",
+    }
+    return tiny(folder, stages=[{**TINY["stages"][0], "steps": 2}, hear])
+
+
 @pytest.mark.parametrize("moment", [1, 4, 7, 10])
 def test_an_interrupted_run_goes_on_to_the_same_losses(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
@@ -189,6 +214,47 @@ def test_an_interrupted_run_goes_on_to_the_same_losses(
     assert [s.last_loss for s in again.stages] == [s.last_loss for s in result.stages]
     assert any("resumed after step" in line for line in said) or moment < 2
     assert not any("stage 'align' trains" in line for line in said) or moment < 5
+
+
+def test_heads_start_the_same_in_a_run_that_goes_on_from_the_stage_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = with_heads(tmp_path)
+    Run(loaded, tmp_path / "whole", tell=lambda _: None).train()
+    step = runs.StageRun.step
+
+    def dying(self: Any, number: int) -> Any:
+        if self.context.stage.name == "hear" and number == 1:
+            raise Stop
+        return step(self, number)
+
+    monkeypatch.setattr(runs.StageRun, "step", dying)
+    with pytest.raises(Stop):
+        Run(loaded, tmp_path / "out", tell=lambda _: None).train()
+    monkeypatch.undo()
+    Run(loaded, tmp_path / "out", tell=lambda _: None).train(resume=True)
+    assert losses(tmp_path / "out") == losses(tmp_path / "whole")
+
+
+def keep_heads(loaded: Loaded, out: Path) -> None:
+    """Train, and write down with which heads this process begins the last stage."""
+    run_steps = runs.run_steps
+
+    def noting(run: runs.StageRun, start: int, **words: Any) -> None:
+        if run.context.stage.name == "hear":
+            torch.save(run.objective.state_dict(), out.with_name(f"heads-{processes.rank()}.pt"))
+        run_steps(run, start, **words)
+
+    runs.run_steps = noting
+    Run(loaded, out, tell=lambda _: None).train()
+
+
+def test_all_processes_start_with_the_same_heads(tmp_path: Path) -> None:
+    together(2, tmp_path, keep_heads, with_heads(tmp_path), tmp_path / "out")
+    one, other = (torch.load(tmp_path / f"heads-{number}.pt") for number in range(2))
+    assert any(name.startswith("heads.") for name in one)
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
 
 
 def test_resuming_a_finished_run_trains_nothing_more(finished: Finished, tmp_path: Path) -> None:

@@ -331,7 +331,7 @@ def prepare(model: Any, stage: Stage) -> list[str]:
 
 
 def build_objective(stage: Stage, context: StageContext) -> Objective:
-    """Return the objective of a stage.
+    """Return the objective of a stage; its own weights start the same in all processes and in a run that goes on.
 
     Raises:
         ConfigError: It needs a mix and the stage names none.
@@ -340,6 +340,7 @@ def build_objective(stage: Stage, context: StageContext) -> Objective:
     found = registry.lookup("training.objectives", settings.kind)
     if found.needs_data and context.data is None:
         raise ConfigError(f"stage '{stage.name}': objective '{settings.kind}' needs a 'mix' of sources")
+    torch.manual_seed(int(context.generator(0, stream=3).integers(2**62)))
     objective: Objective = found(settings, context)
     return objective
 
