@@ -11,6 +11,7 @@ Source: our choice.
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -206,7 +207,7 @@ def kept(path: Path, make: Callable[[], list[Sound]]) -> list[Sound]:
         sounds = make()
         rows = [{**asdict(replace(sound, samples=None)), "length": len(sound.samples)} for sound in sounds]
         for target, write in ((samples, _write_samples), (facts, _write_facts)):  # facts last: they say it is complete
-            partial = target.with_name(f".{target.name}")
+            partial = target.with_name(f".{target.name}-{os.getpid()}")  # another process may be at it too
             write(partial, sounds, rows)
             partial.rename(target)
     flat, start, sounds = np.load(samples, mmap_mode="r"), 0, []
