@@ -25,7 +25,7 @@ from ossicle.data.sample import AudioRef, MadeAudio, Sample, identity, question,
 from ossicle.errors import AudioError, ConfigError, DataError
 from ossicle.model import AudioLM, AudioLMConfig
 from ossicle.processor import AudioProcessor
-from ossicle.tiny import tiny_decoder_config
+from ossicle.tiny import TINY_ENCODERS, tiny_decoder_config
 from ossicle.training import freeze
 from ossicle.training.tokenizer import train_bpe
 from ossicle.types import Waveform
@@ -49,12 +49,12 @@ def model(processor: AudioProcessor) -> AudioLM:
     return hearing(processor)
 
 
-def hearing(processor: AudioProcessor, **sizes: int) -> AudioLM:
+def hearing(processor: AudioProcessor, streams: list[dict[str, Any]] = STREAMS, **sizes: int) -> AudioLM:
     """Return a model whose connector learns, its decoder tiny but for some sizes."""
     torch.manual_seed(0)
     config = AudioLMConfig(
         tiny_decoder_config("llama", vocab_size=400, **sizes),
-        STREAMS,
+        streams,
         audio_token_id=processor.audio_token_id,
         audio_slot_id=processor.audio_slot_id,
     )
@@ -145,6 +145,24 @@ def test_other_weights_settings_or_dtype_have_another_folder(model: AudioLM) -> 
     with torch.no_grad():
         next(model.streams["a"].encoder.buffers()).add_(1)
     assert before != fingerprint(model, torch.float16)
+
+
+def test_what_of_long_clips_is_heard_and_how_a_mixture_is_joined_have_another_folder(
+    model: AudioLM, processor: AudioProcessor
+) -> None:
+    whole = fingerprint(model, torch.float16)
+    model.config.focus = {"over_s": 0.2, "keep_s": 1, "stretch_s": 1}
+    assert fingerprint(model, torch.float16) != whole
+
+    def features(align: str) -> tuple[str, Tensor]:
+        mixture = {"kind": "concat", "base": ENCODER, "pool": [TINY_ENCODERS["whisper"]], "align": align}
+        made = hearing(processor, [{**STREAMS[0], "encoder": mixture}])
+        tokens = made.encode(torch.randn(1, 8000, generator=torch.Generator().manual_seed(0)), torch.tensor([8000]))
+        return fingerprint(made, torch.float16), tokens["a"].values
+
+    (key, values), (other, others) = features("overlap"), features("nearest")
+    assert not torch.equal(values, others)
+    assert key != other
 
 
 def test_values_too_large_for_half_precision_stay_exact() -> None:

@@ -1,6 +1,6 @@
 """Outputs of frozen encoders, computed once and kept on disk.
 
-    key of a folder = hash(encoder weights, adapters included · settings · dtype)
+    key of a folder = hash(encoder weights, adapters included · settings · what of long clips is heard · dtype)
     key of a clip   = hash(the audio: file, size, date and span; or generator, settings and number; or samples)
 
     FOLDER/<encoder hash>/shard-<hash>.safetensors      memory-mapped; written whole, then renamed: `data.cache_shard`
@@ -226,9 +226,14 @@ def _read(audio: Audio) -> np.ndarray | None:
 def fingerprint(model: Any, dtype: torch.dtype) -> str:
     """Return a hash of everything in a model that encoder outputs depend on."""
     digest = hashlib.blake2b(str(dtype).encode(), digest_size=12)
+    if model.config.focus is not None:
+        digest.update(json.dumps(["focus", model.config.focus], sort_keys=True).encode())
     for name, stream in model.streams.items():
         if stream.encoder is None:
             continue
+        align = getattr(stream.encoder.config, "align", "overlap")  # how a mixture joins its members
+        if align != "overlap":
+            digest.update(json.dumps([name, "align", align]).encode())
         for part in stream.encoder.feature_parts():
             settings = part.config.model_dump(
                 mode="json", exclude={"pretrained", "revision"}
