@@ -91,6 +91,25 @@ def test_runs_with_other_seeds_may_hear_the_same_audios_and_leave_kinds_out(tmp_
         source(0, repeats={"world": 0, "silence": 0})
 
 
+def test_audios_of_other_sets_have_other_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their features are kept under these names: one variable may stand for a folder now and for another one later."""
+    for pool in BASE_POOLS:
+        for root in ("here", "there"):
+            (tmp_path / root / pool).mkdir(parents=True)
+            (tmp_path / root / pool / "manifest.jsonl").touch()
+
+    def name(root: str) -> str:
+        monkeypatch.setenv("SETS", str(tmp_path / root))
+        config = AskedConfig(root="${SETS}", items={"silence": 1}, synthesised={"world": 2})
+        return Asked(config, SourceContext()).audio(0).name
+
+    first = name("here")
+    assert first == name("here") == name("there/../here")
+    assert first != name("there")
+    (tmp_path / "here" / BASE_POOLS[0] / "manifest.jsonl").write_text("\n")
+    assert first != name("here")
+
+
 def events(*sounds: Sound) -> Heard:
     return Heard(
         events=tuple(Event(sound=s, start_s=i, level_db=-30.0, pitch_hz=s.pitch_hz) for i, s in enumerate(sounds)),

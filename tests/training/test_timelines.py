@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from ossicle.data import timeline
-from ossicle.data.material import WORDS, Sound, is_held_out, kept, to_int16, trim
+from ossicle.data.material import WORDS, Sound, is_held_out, kept, pools, to_int16, trim
 from ossicle.data.timeline import Placement, TimelineComposer
 from ossicle.encoders.cnn import CnnConfig, CnnEncoder
 from ossicle.training.objectives.base import StageContext
@@ -72,7 +72,7 @@ def test_batches_are_a_function_of_their_number(root: Path, tmp_path: Path) -> N
         assert torch.equal(first.mel, second.mel)
         assert [p.start for p in first.placements] == [p.start for p in second.placements]
     assert not torch.equal(one.batch(0).mel, one.batch(1).mel)
-    assert (tmp_path / "sounds" / "esc10.json").is_file()
+    assert [path.suffix for path in sorted((tmp_path / "sounds").glob("esc10-*"))] == [".json", ".npy"]
 
 
 def test_held_out_groups_are_never_drawn(root: Path) -> None:
@@ -158,6 +158,26 @@ def test_sounds_are_kept_and_read_back(tmp_path: Path) -> None:
     second = kept(tmp_path / "x", list)
     for sound in (*first, *second):
         assert sound.words == ("one",) and sound.pitch_hz == 3.0 and sound.samples.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_decoded_sets_are_kept_by_place_and_manifest(tmp_path: Path) -> None:
+    def lengths(root: Path) -> list[int]:
+        found = pools(root, ["tones"], seed=0, counts={}, cache_dir=tmp_path / "cache")
+        return [len(sound.samples) for sound in found["tones"]]
+
+    for name, length in (("here", 800), ("there", 1600)):
+        folder = tmp_path / name / "tones"
+        folder.mkdir(parents=True)
+        for clip in range(2):
+            soundfile.write(folder / f"{clip}.wav", np.full(length, 0.5), RATE)
+        (folder / "manifest.jsonl").write_text('{"path": "0.wav", "label": "tone"}')
+    assert lengths(tmp_path / "here") == [800]
+    assert lengths(tmp_path / "there") == [1600]
+    with (tmp_path / "here" / "tones" / "manifest.jsonl").open("a") as file:
+        file.write('\n{"path": "1.wav", "label": "tone"}')
+    assert lengths(tmp_path / "here") == [800, 800]
+    assert lengths(tmp_path / "here" / ".." / "there") == [1600]
+    assert len(list((tmp_path / "cache").glob("*.json"))) == 3
 
 
 def test_trim_and_split() -> None:

@@ -8,6 +8,7 @@ Columns that every set may have are read into `Clip`; the others are kept in `Cl
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -57,11 +58,24 @@ def read_set(folder: Path) -> list[Clip]:
     Raises:
         DataError: No manifest, or a line that is not an object with a `path` (with its line number).
     """
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
-        raise DataError(f"{folder}: no {MANIFEST}; expected a folder with one JSON object per clip and line")
-    lines = manifest.read_text(encoding="utf-8").splitlines()
+    lines = _manifest(folder).read_text(encoding="utf-8").splitlines()
     return [_clip(folder, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def digest(folder: Path) -> str:
+    """Return a hash of where a set lies and of its manifest: what is made of it is kept under this name.
+
+    Raises:
+        DataError: No manifest.
+    """
+    place, rows = str(folder.resolve()).encode(), _manifest(folder).read_bytes()
+    return hashlib.blake2b(place + b"\0" + rows, digest_size=8).hexdigest()
+
+
+def _manifest(folder: Path) -> Path:
+    if not (folder / MANIFEST).is_file():
+        raise DataError(f"{folder}: no {MANIFEST}; expected a folder with one JSON object per clip and line")
+    return folder / MANIFEST
 
 
 def read_sets(root: Path, names: Iterable[str]) -> list[Clip]:

@@ -4,7 +4,8 @@
     parametric sources (world)     ─┼──► pools of `Sound`: 16-bit samples without silent ends, and what is known of them
     espeak-ng words and phrases    ─┘
 
-What is synthesised is a pure function of its seed and count, and is kept in the cache folder once made.
+What is synthesised is a pure function of its seed and count, and is kept in the cache folder once made; so are decoded
+clips, under the place and the manifest of their set.
 Source: our choice.
 """
 
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from ossicle.data.clip import Clip
-from ossicle.data.manifest import read_set
+from ossicle.data.manifest import digest, read_set
 from ossicle.types import SAMPLE_RATE_HZ
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -191,7 +192,7 @@ def pools(
     """
     made = {}
     for name in names:
-        key = f"{name}-{seed}-{counts[name]}" if name in counts else name
+        key = f"{name}-{seed}-{counts[name]}" if name in counts else f"{name}-{digest(root / name)}"
         make = (
             (lambda n=name: synthesised(n, seed, counts[n])) if name in counts else (lambda n=name: recordings(root, n))
         )

@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
+from ossicle.data.manifest import digest
 from ossicle.data.material import is_held_out, pools
 from ossicle.data.sample import MadeAudio, Sample
 from ossicle.data.source import Need, Source, SourceConfig, SourceContext
@@ -146,13 +147,15 @@ class Asked(Source):
         yield from (sentence(name) for name in (outside.answer(), closed.NOBODY, closed.UNKNOWN_WORDS))
 
     def fingerprint(self) -> str:
-        """Return a hash of the settings that decide what the audios are."""
+        """Return a hash of the settings and sets that decide what the audios are."""
         return self._settings
 
     @cached_property
     def _settings(self) -> str:
-        kept = self.config.model_dump(exclude={"questions", "two_turns", "repeats", "audio_seed"})
-        return hashlib.blake2b(repr((kept, len(self.kinds))).encode(), digest_size=16).hexdigest()
+        kept = self.config.model_dump(exclude={"root", "questions", "two_turns", "repeats", "audio_seed"})
+        root = self.context.path(self.config.root)
+        sets = [digest(root / name) for name in BASE_POOLS if name not in self.config.synthesised]
+        return hashlib.blake2b(repr((kept, sets, len(self.kinds))).encode(), digest_size=16).hexdigest()
 
 
 def _fewer(count: int, shrink: bool) -> int:
