@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ossicle.data.mix import BLOCK, Mix, MixEntry
+from ossicle.data.mix import BLOCK, Mix, MixEntry, num_batches
 from ossicle.data.sample import Sample, question
 from ossicle.data.source import Source, SourceConfig, SourceContext
 from ossicle.errors import ConfigError
@@ -102,6 +102,28 @@ def test_batches_hold_like_lengths_and_lose_nothing() -> None:
     assert tops != sorted(tops)
     assert mix({"source": "a"}, a=Numbers(1000)).batch_positions(19, 8) == batches[19]
     assert mix({"source": "a"}, a=Numbers(20)).pool_batches(8) == mix({"source": "a"}, a=Forever(0)).pool_batches(8)
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "epochs", "times"),
+    [(100, 4, 1, {1}), (101, 4, 1, {1, 2}), (20, 8, 1, {1, 2}), (3, 8, 1, {2, 3}), (100, 4, 2.5, {2, 3})],
+)
+def test_a_stage_of_epochs_draws_what_they_hold(count: int, size: int, epochs: float, times: set[int]) -> None:
+    """Every sample once an epoch; only what fills up the last batch comes once more."""
+
+    def batches() -> list[list[int]]:
+        stream = Mix({"a": Numbers(count)}, [MixEntry(source="a")], epochs=epochs)
+        numbers = reversed(range(num_batches(epochs, count, size)))  # in whatever order they are asked for
+        return [stream.batch_positions(number, size) for number in numbers][::-1]
+
+    found, whole = batches(), mix({"source": "a"}, a=Numbers(count))
+    assert sorted(p for batch in found for p in batch) == list(range(len(found) * size))
+    drawn = Counter(whole.place(p)[1] for batch in found for p in batch)
+    assert (len(drawn), set(drawn.values())) == (count, times)
+    assert 0 <= sum(drawn.values()) - epochs * count < size
+    full = len(found) // whole.pool_batches(size) * whole.pool_batches(size)
+    assert found[:full] == [whole.batch_positions(number, size) for number in range(full)]  # as with `steps`
+    assert found == batches()
 
 
 @pytest.mark.parametrize(

@@ -50,15 +50,23 @@ class Mix:
         entries: What the stage draws from.
         seed: The recipe's seed.
         stage_index: Place of the stage in the curriculum.
+        epochs: Passes after which the stage ends, and its last pool with it; None = every pool is whole.
 
     Raises:
         ConfigError: An unknown or empty source, weights for some but not all, or no share at all.
     """
 
     def __init__(
-        self, sources: Mapping[str, Source], entries: Sequence[MixEntry], *, seed: int = 0, stage_index: int = 0
+        self,
+        sources: Mapping[str, Source],
+        entries: Sequence[MixEntry],
+        *,
+        seed: int = 0,
+        stage_index: int = 0,
+        epochs: float | None = None,
     ) -> None:
         self.key = (seed, stage_index)
+        self.epochs = epochs
         self.sources = [_source(sources, entry.source) for entry in entries]
         self.sizes = [_size(source, entry) for source, entry in zip(self.sources, entries, strict=True)]
         self.names = [entry.source for entry in entries]
@@ -98,6 +106,14 @@ class Mix:
         filled = 0 if self.endless else self.num_samples // size
         return max([pool for pool in POOLS if pool <= filled], default=POOLS[0])
 
+    def pool(self, number: int, size: int) -> range:
+        """Return the batches of `size` that are cut from one pool; those of the last one end with the last epoch."""
+        whole = self.pool_batches(size)
+        batches = range(number * whole, (number + 1) * whole)
+        if self.epochs is None or self.endless:
+            return batches
+        return range(batches.start, min(batches.stop, num_batches(self.epochs, self.num_samples, size)))
+
     def batch_positions(self, number: int, size: int) -> list[int]:
         """Return the positions of effective batch `number`: of like length, cut from a pool.
 
@@ -131,12 +147,14 @@ class Mix:
         return np.random.default_rng([*self.key, 3, which, epoch]).permutation(kept)
 
     def _pool_of(self, pool: int, size: int) -> list[list[int]]:
-        count = self.pool_batches(size)
-        positions = range(pool * count * size, (pool + 1) * count * size)
+        batches = self.pool(pool, size)
+        count, positions = len(batches), range(batches.start * size, batches.stop * size)
         audio = TOKENS_PER_S * np.array([self._seconds(p) for p in positions])
         text = TOKENS_PER_CHARACTER * np.array([self._characters(p) for p in positions])
         by_audio = np.argsort(audio, kind="stable")
-        ways = [_cut(by_audio, text, groups).reshape(count, size) for groups in _powers_of_two(count)]
+        ways = [
+            _cut(by_audio, text, groups).reshape(count, size) for groups in _powers_of_two(count) if count % groups == 0
+        ]
         best = min(ways, key=lambda way: float((audio[way].max(1) + text[way].max(1)).sum()))
         order = np.random.default_rng([*self.key, 4, pool]).permutation(count)
         return (best[order] + positions.start).tolist()  # type: ignore[no-any-return]
@@ -147,6 +165,16 @@ class Mix:
 
     def _characters(self, position: int) -> int:
         return sum(len(turn["content"]) for turn in self.sample(position).messages)
+
+
+def num_batches(epochs: float, num_samples: int, size: int) -> int:
+    """Return the batches of `size` that so many passes over the samples fill; the next pass fills up the last one.
+
+    Example:
+        >>> num_batches(1, 101, 4)
+        26
+    """
+    return max(1, math.ceil(epochs * num_samples / size))
 
 
 def _cut(by_audio: np.ndarray, text: np.ndarray, groups: int) -> np.ndarray:

@@ -27,7 +27,7 @@ from pydantic import Field, model_validator
 
 from ossicle import config, registry
 from ossicle.config import Document, Section
-from ossicle.data.mix import MixEntry
+from ossicle.data.mix import MixEntry, num_batches
 from ossicle.data.sample import InputMode
 from ossicle.data.source import SourceConfig, source_class
 from ossicle.errors import ConfigError, suggest
@@ -230,7 +230,7 @@ class Stage(Section):
             return self.steps
         if not num_samples or self.epochs is None:
             raise ConfigError(f"stage '{self.name}': an endless source has no epochs; give 'steps'")
-        return max(1, math.ceil(self.epochs * num_samples / self.batch_size))
+        return num_batches(self.epochs, num_samples, self.batch_size)
 
     def warmup(self, steps: int) -> int:
         """Return the steps of warm-up among `steps`."""

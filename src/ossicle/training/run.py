@@ -213,7 +213,7 @@ class Run:
         stage = processes.shared(self.recipe.stages[place.stage])
         mix = None
         if stage.mix:
-            mix = Mix(sources, stage.mix, seed=self.recipe.seed, stage_index=place.stage)
+            mix = Mix(sources, stage.mix, seed=self.recipe.seed, stage_index=place.stage, epochs=stage.epochs)
         steps = stage.num_steps(None if mix is None or mix.endless else mix.num_samples)
         if place.step >= steps and path is not None:
             return

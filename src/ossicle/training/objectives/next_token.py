@@ -20,7 +20,6 @@ from pydantic import Field
 from torch import Tensor
 from tqdm import tqdm
 
-from ossicle.audio.chunk import ceil_div
 from ossicle.chat import AUDIO_TAG
 from ossicle.data.cache import FeatureCache
 from ossicle.data.cache_shard import DTYPES
@@ -165,8 +164,8 @@ class NextToken(Objective):
     def _audios(self) -> Iterator[Audio]:
         """Yield the clips that the stage will draw, in the order of the sources."""
         mix, stage = self.context.data, self.context.stage
-        pool = mix.pool_batches(stage.batch_size)  # the batches of a pool hold its positions in another order
-        wanted = ceil_div(stage.num_steps(mix.num_samples), pool) * pool * stage.batch_size
+        last = (stage.num_steps(mix.num_samples) - 1) // mix.pool_batches(stage.batch_size)
+        wanted = mix.pool(last, stage.batch_size).stop * stage.batch_size  # a pool holds its positions in another order
         places = sorted({mix.place(position) for position in range(min(wanted, 4 * mix.num_samples))})
         for which, index in places:
             yield from (a for a in mix.sources[which].sample(index).audios if not isinstance(a, FeatureFile))
