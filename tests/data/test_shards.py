@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,6 +38,22 @@ def test_written_and_read(rows, tmp_path):
     assert soundfile.info(back["1"]["audios"][0]).frames == 4000
     write_shards(rows, tmp_path / "shards", Tally())
     assert len(list((tmp_path / "shards").iterdir())) == 1  # shards of an earlier, finer cut are gone
+
+
+def test_what_was_cut_short_or_is_of_another_recording_is_unpacked_again(rows, tmp_path):
+    def unpacked():
+        write_shards(rows[:1], tmp_path / "shards", Tally())
+        (row,) = read_shards(tmp_path / "shards", tmp_path / "unpacked")
+        return Path(row["audios"][0])
+
+    first = unpacked()
+    whole = first.read_bytes()
+    first.write_bytes(whole[:100])  # as a process that was killed leaves it
+    assert unpacked().read_bytes() == whole
+    soundfile.write(tmp_path / "a.wav", np.linspace(0.5, -0.5, 16000, dtype=np.float32), 16000)
+    again = unpacked().read_bytes()
+    assert again == (tmp_path / "a.wav").read_bytes() != whole
+    assert len(again) == len(whole)
 
 
 def test_webdataset_reads_them(rows, tmp_path):

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ossicle.data import parquet
 from ossicle.data.rows import Tally
 from ossicle.errors import AudioError, DataError
 
@@ -65,7 +66,7 @@ def _shards(groups: dict[str, list[dict[str, Any]]], tally: Tally, limit: float)
                 tally.skip("recording cannot be read", f"{row.get('id')}: {error}")
             continue
         tally.given += len(rows)
-        key = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+        key = _hash(name.encode())
         about = json.dumps({"samples": rows, "suffix": suffix}, ensure_ascii=False).encode()
         members += [(f"{key}.{suffix}", sound), (f"{key}.json", about)]
         size += len(sound) + len(about)
@@ -74,6 +75,10 @@ def _shards(groups: dict[str, list[dict[str, Any]]], tally: Tally, limit: float)
             members, size = [], 0
     if members:
         yield members
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def _sound(audio: Any) -> tuple[str, bytes]:
@@ -105,7 +110,7 @@ def _write(path: Path, members: list[tuple[str, bytes]]) -> None:
 
 
 def read_shards(folder: Path, unpack: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of shards; recordings are unpacked once, and rows name them there.
+    """Yield the rows of shards; recordings are unpacked once, under names with a hash of their bytes, which rows give.
 
     Raises:
         DataError: No shards, or one that was not written by `write_shards`.
@@ -124,9 +129,7 @@ def read_shards(folder: Path, unpack: Path) -> Iterator[dict[str, Any]]:
                 sound = files.get(f"{key}.{about.get('suffix')}")
                 if sound is None or "samples" not in about:
                     raise DataError(f"{shard}: '{key}' has no recording or no samples")
-                path = unpack / f"{Path(key).name}.{about['suffix']}"
-                if not path.is_file():
-                    unpack.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(tar.extractfile(sound).read())  # type: ignore[union-attr]
+                data = tar.extractfile(sound).read()  # type: ignore[union-attr]
+                path = parquet.unpack(unpack / f"{Path(key).name}-{_hash(data)}.{about['suffix']}", data)
                 for row in about["samples"]:
                     yield {**row, "audios": [str(path.resolve())]}
