@@ -10,7 +10,7 @@ import torch
 
 from ossicle.data import ltu_batch
 from ossicle.data.collate import Collator
-from ossicle.data.sample import FeatureFile, Sample, question
+from ossicle.data.sample import AudioRef, FeatureFile, Sample, question
 from ossicle.data.transcripts import clean
 from ossicle.errors import AudioError, ConfigError, DataError
 from ossicle.loss import IGNORE
@@ -156,6 +156,9 @@ def test_each_micro_batch_counts_once(tmp_path, tokenizer):
         assert 0.5 * np.log(330) < float(loss.total.detach()) < 2 * np.log(330)
     sum(loss.total for loss in losses).backward()
     assert made.context.model.streams["audio"].connector.projection[1].weight.grad.abs().sum() > 0
+    lost = question("a", "Rain.", [AudioRef(path=tmp_path / "lost.wav")])
+    unread = made.loss(made.collator([lost]))
+    assert (float(unread.total.detach()), unread.count) == (0, 0)
 
 
 @pytest.mark.parametrize(

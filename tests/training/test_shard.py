@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from several import together
 from test_kill import losses
 from tiny_recipe import TINY, tiny
 
+from ossicle.data.sample import AudioRef, Sample
+from ossicle.data.world_sounds import WorldSoundsSource
 from ossicle.errors import CheckpointError, ConfigError, UserError
 from ossicle.mixtures.routers import forced_weights
 from ossicle.training import checkpoint, processes, shard
@@ -84,6 +88,27 @@ def test_a_cut_decoder_has_the_losses_of_one_process_and_goes_on_as_one(
     shutil.rmtree(tmp_path / "cut" / "model")
     run(loaded, tmp_path / "cut", resume=True)  # from what two processes wrote before that, within a stage
     close(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_a_batch_of_which_nothing_can_be_read_counts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The losses are those of larger batches, which are a sample short; no process leaves the others waiting."""
+    sample = WorldSoundsSource.sample
+
+    def broken(self: WorldSoundsSource, index: int) -> Sample:
+        lost = (AudioRef(path=tmp_path / "lost.wav"),) if index % 3 == 0 else None
+        return replace(sample(self, index), audios=lost or sample(self, index).audios)
+
+    monkeypatch.setattr(WorldSoundsSource, "sample", broken)
+    alone, wide = (
+        tiny(tmp_path, STILL, "parallel=shard", **recipe(audio_dropout=0, micro_batch_size=m)) for m in (1, 4)
+    )
+    run(wide, tmp_path / "wide")
+    run(alone, tmp_path / "alone")
+    close(tmp_path / "alone", tmp_path / "wide")
+    together(2, tmp_path, run, alone, tmp_path / "cut")
+    close(tmp_path / "cut", tmp_path / "wide")
+    rows = [json.loads(line) for line in (tmp_path / "alone" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert sum(sum(row.get("skipped", {}).values()) for row in rows) > 0
 
 
 def cannot_write(root: Path) -> None:

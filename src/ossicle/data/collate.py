@@ -2,7 +2,9 @@
 
     samples ──hear──► clips (waveforms | features, length in samples) ──► ids, labels, right-padded ──► Batch
 
-A clip that cannot be read takes its sample out of the batch; it is counted by reason, and bounded.
+A clip that cannot be read takes its sample out of the batch; it is counted by reason, and bounded. A batch of which
+nothing is left is one text without audio and without labels: it counts 0, and its process goes through the model with
+the others all the same.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class Batch:
     Attributes:
         inputs: Keyword arguments of `AudioLM.forward`, labels included.
         count: Label tokens.
-        ids: Names of the samples.
+        ids: Names of the samples; none where no audio could be read.
     """
 
     inputs: dict[str, Any]
@@ -89,12 +91,13 @@ class Collator:
         """Return the batch of these samples.
 
         Raises:
-            DataError: No sample is left, too many were skipped, or a sample's tags and audios do not match.
+            DataError: Too many samples were skipped, or a sample's tags and audios do not match.
         """
         heard = [(sample, clips) for sample in samples if (clips := self._hear(sample)) is not None]
-        if not heard:
-            raise DataError(f"no sample of this batch can be read: {dict(self.skips)}")
         rows = [self._row(sample, [_length(clip) for clip in clips]) for sample, clips in heard]
+        if not rows:
+            ids, _ = self._row(samples[0].without_audio(), [])
+            rows = [(ids, [IGNORE] * len(ids))]
         laid = ltu_batch.lay_out(rows, self.processor) if self.compat == "ltu" else self._padded(rows)
         inputs: dict[str, Any] = {name: tensor.to(device) for name, tensor in laid.items()}
         inputs |= self._audio([clip for _, clips in heard for clip in clips], device)

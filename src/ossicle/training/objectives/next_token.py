@@ -142,7 +142,7 @@ class NextToken(Objective):
         count = max(1, batch.count) if averages else 1
         weights = None if self._factors is None else self._factors[batch.inputs["labels"].clamp_min(0)]
         out = self.context.model(**batch.inputs, label_weights=weights, num_items_in_batch=count, use_cache=False)
-        return StepLoss(total=out.loss, count=1 if averages else batch.count)
+        return StepLoss(total=out.loss, count=int(bool(batch.ids)) if averages else batch.count)
 
     def _cache(self) -> FeatureCache:
         """Return the filled cache of the stage's clips."""
