@@ -67,6 +67,13 @@ def test_tables_in_csv_and_jsonl(folder):
     assert {recording.group for recording in from_csv.found} == {"g0", "g1", "g2", "h0", "h1", "h2"}
 
 
+def test_labels_and_groups_may_be_numbers_from_0(folder):
+    rows = [{"path": f"low_tone/a{i}.wav", "label": i % 2, "group": i // 2} for i in range(6)]
+    (folder / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read_recordings(folder / "table.jsonl").found
+    assert [(recording.label, recording.group) for recording in found] == [(str(i % 2), str(i // 2)) for i in range(6)]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

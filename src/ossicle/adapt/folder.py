@@ -147,7 +147,7 @@ def _take(row: dict[str, Any], root: Path, recordings: Recordings) -> None:
     except (AudioError, OSError):
         recordings.skip("unreadable", name)
         return
-    group = str(row.get("group") or path.stem)
+    group = str(path.stem if row.get("group") in (None, "") else row["group"])
     recordings.found.append(Recording(path=path.resolve(), group=group, duration_s=duration_s, **told))
 
 
