@@ -75,6 +75,11 @@ def test_every_style_gives_the_same_sample(tmp_path: Path, row: dict[str, Any]) 
     assert read.duration_s(0) == row.get("duration", 0.0)
 
 
+def test_an_answer_may_be_the_number_0(tmp_path: Path) -> None:
+    read = source(tmp_path, [{"audio": "a.wav", "question": "How many?", "answer": 0, "text": ""}])
+    assert turns(read.sample(0)) == ["<audio>How many?", "0"]
+
+
 @pytest.mark.parametrize("name", ["m.jsonl", "m.json", "m.jsonl.gz"])
 def test_rows_are_found_again_in_every_container(tmp_path: Path, name: str) -> None:
     rows = [{"key": str(i), "source": "a.wav", "target": f"Ünit {i}"} for i in range(5)]

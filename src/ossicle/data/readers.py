@@ -293,7 +293,8 @@ def _nemo(row: dict[str, Any], ask: str) -> tuple[list[dict[str, str]], list[Any
 
 
 def _hugging_face(row: dict[str, Any], ask: str) -> tuple[list[dict[str, str]], list[Any]]:
-    said = next((str(row[key]) for key in ("answer", "text", "sentence", "transcription") if row.get(key)), "")
+    held = (row.get(key) for key in ("answer", "text", "sentence", "transcription"))
+    said = next((str(value) for value in held if value not in (None, "")), "")
     return _pair(row.get("question") or ask, said, _listed(row["audio"]))
 
 
