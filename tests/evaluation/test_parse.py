@@ -50,6 +50,25 @@ def test_choices_by_letter_and_text():
         assert parse.choice(answer, options) is None, answer
 
 
+@pytest.mark.parametrize(
+    ("answer", "options", "picked"),
+    [
+        ("The answer is a dog.", ["cat", "dog"], "dog"),
+        ("I hear a wail, so the answer is a siren", ["a bell", "a horn", "a siren"], "a siren"),
+        ("The correct answer is a man speaking.", ["A woman singing", "A man speaking", "A dog"], "A man speaking"),
+        ("The answer is a high-pitched bell", ["a horn", "a bell"], None),
+        ("The answer is a.", ["cat", "dog"], "cat"),
+        ("I think the answer is A", ["cat", "dog"], "cat"),
+        ("I think the answer is A because it purrs.", ["cat", "dog"], "cat"),
+        ("I think the answer is A, a cat.", ["cat", "dog"], "cat"),
+        ("I think the answer is B because it barks.", ["cat", "dog"], "dog"),
+        ("Option A is right", ["cat", "dog"], "cat"),
+    ],
+)
+def test_an_article_is_no_letter(answer, options, picked):
+    assert parse.choice(answer, options) == picked
+
+
 def test_an_unknown_parser_is_named():
     with pytest.raises(ConfigError, match="no parser 'guess'; known: "):
         parse.parse("guess", "x")

@@ -37,6 +37,8 @@ REFUSAL = re.compile(
     r"i (?:can )?only|not something i|sorry)\b",
     re.IGNORECASE,
 )
+WORD = r" [ai](?:[-']| (?!(?:because|since|as)\b))\w"
+"""An article or a pronoun where a letter might stand: "the answer is a siren"."""
 
 
 def plain(text: str) -> str:
@@ -157,12 +159,9 @@ def choice(text: str, options: Sequence[str]) -> str | None:
     told = re.match(
         rf"(?:the )?(?:correct )?(?:answer|option|choice)?(?: is)?:? ?\(?([{''.join(letters)}])(?:[).:,]|$)", words
     )
-    named = {
-        match
-        for match in re.findall(
-            rf"\(([{''.join(letters)}])\)|(?:option|answer is|choice) ([{''.join(letters)}])\b", words
-        )
-    }
+    named = re.findall(
+        rf"\(([{''.join(letters)}])\)|(?:option|choice|answer is(?!{WORD})) ([{''.join(letters)}])\b", words
+    )
     picked = {letters[a or b] for a, b in named} | ({letters[told[1]]} if told else set())
     if not picked:
         exact = [option for option in options if plain(option).strip(".") == words.strip(".")]
