@@ -69,6 +69,43 @@ def test_an_article_is_no_letter(answer, options, picked):
     assert parse.choice(answer, options) == picked
 
 
+DENIALS = """\
+I don't think there is a dog barking.
+I do not believe there is any rain in this clip.
+I don't really think I hear a dog.
+I hear nothing like that.
+There is nothing of the kind.
+There are none.
+There is neither a dog nor rain.
+There is hardly any sound, and no dog.
+I can hear no dog.
+I doubt there is a dog.
+It is unlikely that there is a dog.
+There is an absence of rain.
+It is not the case that there is a dog."""
+UNSURE = """\
+I am not sure there is a dog.
+I do not know whether there is a dog.
+There is nothing but rain.
+I hear nothing except a dog."""
+AFFIRMATIONS = """\
+There is a dog, not a cat.
+There is a dog barking, but no rain.
+I can hear a dog; nothing else.
+There is a barely audible dog.
+There is noise.
+I hear noise.
+I hear rain and I think there is a dog.
+I think there is a dog."""
+
+
+@pytest.mark.parametrize(("answers", "said"), [(DENIALS, False), (UNSURE, None), (AFFIRMATIONS, True)])
+def test_a_denial_that_names_the_sound_is_no_yes(answers, said):
+    assert {answer: parse.yes_no(answer) for answer in answers.splitlines()} == dict.fromkeys(
+        answers.splitlines(), said
+    )
+
+
 def test_an_unknown_parser_is_named():
     with pytest.raises(ConfigError, match="no parser 'guess'; known: "):
         parse.parse("guess", "x")

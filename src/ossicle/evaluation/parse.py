@@ -27,9 +27,15 @@ NEGATION = re.compile(
     r"instead of|other than|unlike|absence of)(?:\s+\w+){0,3}\s*$"
 )
 CLAUSE = re.compile(r"[,;:.!?]|\bbut\b")
+NOTHING = r"(?:no|none|neither|zero|nothing(?! (?:but|except|other|else than))|(?:hardly|barely|scarcely) an?y?)\b"
 DENIES = re.compile(
-    r"\b(?:there (?:is|are) (?:no|not)|there isn't|there aren't|(?:do not|don't|cannot|can't) hear|hear no|is absent|"
-    r"(?:is not|isn't|not) (?:there|present|heard|audible))\b"
+    rf"\b(?:there (?:is|are) (?:not\b|{NOTHING})|there isn't|there aren't|hear {NOTHING}|"
+    r"(?:do not|don't|cannot|can't)(?: \w+)? (?:hear|think|believe)|i doubt|unlikely|is absent|(?:lack|absence) of|"
+    r"(?:is not|isn't|not) (?:there|present|heard|audible|the case))\b"
+)
+UNSURE = re.compile(
+    r"\b(?:(?:if|whether|not (?:sure|certain|clear)(?: that)?|unsure|uncertain|unclear) (?:there|i)|"
+    r"nothing (?:but|except|other|else than))\b"
 )
 AFFIRMS = re.compile(r"\b(?:there (?:is|are)|i (?:can )?hear|is (?:present|heard|audible|there))\b")
 REFUSAL = re.compile(
@@ -144,7 +150,7 @@ def yes_no(text: str, vocabulary: Vocabulary | None = None) -> bool | None:
         return opening[1] in ("yes", "yeah", "yep", "correct", "true")
     if DENIES.search(words):
         return False
-    return True if AFFIRMS.search(words) and "or" not in words.split() else None
+    return True if AFFIRMS.search(words) and "or" not in words.split() and not UNSURE.search(words) else None
 
 
 def choice(text: str, options: Sequence[str]) -> str | None:
