@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ossicle.data.manifest import may_train, read_set, read_sets, sets
+from ossicle.data.rows import read_appended, read_rows
 from ossicle.errors import DataError
 
 
@@ -50,6 +51,25 @@ def test_only_open_licences_may_train(tmp_path: Path, name: str, row: dict, allo
 def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
     with pytest.raises(DataError, match=r"manifest\.jsonl:2: "):
         read_set(folder(tmp_path, {"path": "a.wav"}, line))
+
+
+def test_only_a_newline_ends_a_line(tmp_path: Path) -> None:
+    title = "one\u2028two\u2029three\x85four"
+    lines = [json.dumps({"path": name, "title": title}, ensure_ascii=False) for name in ("a.wav", "b.wav")]
+    path = folder(tmp_path, lines[0], "", lines[1])
+    assert [clip.title for clip in read_set(path)] == [title, title]
+    assert [row["title"] for row in read_rows(path / "manifest.jsonl")] == [title, title]
+    (path / "manifest.jsonl").write_bytes(b"\xff\n")
+    with pytest.raises(DataError, match=r"manifest\.jsonl:1: not UTF-8"):
+        read_set(path)
+
+
+def test_a_torn_last_row_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    assert read_appended(path) == []
+    path.write_text('{"a": "1\u2028"}\n{"a": "2')
+    assert read_appended(path) == read_appended(path) == [{"a": "1\u2028"}]
+    assert path.read_text() == '{"a": "1\u2028"}\n'
 
 
 def test_a_folder_without_manifest_is_an_error(tmp_path: Path) -> None:

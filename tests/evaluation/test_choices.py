@@ -10,7 +10,7 @@ import pytest
 from evaluation.conftest import write_set
 from evaluation.doubles import Deaf, Said
 from ossicle.evaluation.card import read_card
-from ossicle.evaluation.choices import asked, entry, rotations
+from ossicle.evaluation.choices import asked, entry, read_choices, rotations
 from ossicle.evaluation.run import Outcome, Setting, build_tasks, run_suite
 from ossicle.evaluation.task import SourceSpec, suite_specs
 
@@ -204,6 +204,12 @@ def test_a_file_that_is_no_list_of_questions_is_one_line(text, message, tmp_path
     path.write_text(text)
     result = run_suite(Setting(suite="mmar", root=tmp_path), Deaf(), out=tmp_path / "o", model=MODEL)
     assert f"{path}: {message}" in result["tasks"]["mmar"]["error"]
+
+
+def test_a_question_in_json_lines_may_hold_any_character(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"question": "one\u2028two\x85three"}\n\n{"question": "four"}\n', encoding="utf-8")
+    assert [record["question"] for record in read_choices(path)] == ["one\u2028two\x85three", "four"]
 
 
 def test_an_id_that_occurs_twice_names_two_questions(tmp_path):

@@ -136,9 +136,9 @@ def test_predictions_from_a_file(tiny_root, tmp_path):
     truth = {item.key: item.truth for item in built["esc10"].items}
     rows = [json.loads(line) for line in (tmp_path / "q.jsonl").read_text().splitlines()]
     assert all(Path(row["audio"]).is_file() for row in rows)
-    answers = [{"id": row["id"], "answer": f"It is {truth[row['id']]}."} for row in rows]
+    answers = [{"id": row["id"], "answer": f"It\u2028is {truth[row['id']]}."} for row in rows]
     path = tmp_path / "a.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in answers))
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in answers))
     result = run_suite(setting, path, out=tmp_path / "o", model=MODEL)
     assert result["tasks"]["esc10"]["value"] == 1.0
     wrong = [{"id": "esc10/sound/no.wav", "answer": "x"}, *answers[1:]]

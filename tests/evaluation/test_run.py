@@ -15,6 +15,7 @@ from evaluation.conftest import write_set
 from evaluation.doubles import Deaf, Oracle, Said, phrase
 from ossicle.errors import ConfigError, DataError
 from ossicle.evaluation import composed
+from ossicle.evaluation.answers import AnswerStore, Request, read_header
 from ossicle.evaluation.card import read_card
 from ossicle.evaluation.compare import compare_cards
 from ossicle.evaluation.parse import vocabularies
@@ -88,6 +89,14 @@ def test_a_run_that_stopped_goes_on_and_answers_are_asked_once(setting, built, t
     third = Oracle(built.built)
     run_suite(setting, third, out=tmp_path, model=MODEL)
     assert third.asked == 0, "scoring again must not ask the model"
+
+
+def test_an_answer_may_hold_any_character_and_a_torn_header_is_no_run(tmp_path):
+    path, request = tmp_path / "answers.jsonl", Request(task="t", audio="a", question="what\u2028now?")
+    path.write_text('{"header": {"mod')
+    AnswerStore(path, MODEL).add([request], ["one\u2028two\u2029three\x85four"])
+    assert AnswerStore(path, MODEL)[request] == "one\u2028two\u2029three\x85four"
+    assert read_header(path) == MODEL
 
 
 def test_answers_of_another_model_are_not_mixed_in(setting, oracle, tmp_path):
@@ -433,7 +442,8 @@ def test_training_manifests_are_compared_too(tiny_root, tmp_path):
     taught = tmp_path / "train.jsonl"
     digest = hashlib.sha256((audio / "7.wav").read_bytes()).hexdigest()
     rows = [{"messages": [], "audios": [str(audio / "0.wav")]}, {"path": str(audio / "1.wav")}, {"sha256": digest}]
-    taught.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows[0]["title"] = "one\u2028two"
+    taught.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     setting = Setting(suite="esc10", root=tiny_root, trained_on=(taught,))
     card = read_card(Path(run_suite(setting, Deaf(), out=tmp_path / "o", model=MODEL)["card"]))
     assert card["contamination"] == {"esc10": {"seen": 3, "of": 30}}

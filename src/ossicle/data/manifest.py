@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ossicle.data.clip import Clip
+from ossicle.data.rows import numbered_lines
 from ossicle.errors import DataError
 
 MANIFEST = "manifest.jsonl"
@@ -58,8 +59,7 @@ def read_set(folder: Path) -> list[Clip]:
     Raises:
         DataError: No manifest, or a line that is not an object with a `path` (with its line number).
     """
-    lines = _manifest(folder).read_text(encoding="utf-8").splitlines()
-    return [_clip(folder, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    return [_clip(folder, number, line) for number, line in numbered_lines(_manifest(folder))]
 
 
 def digest(folder: Path) -> str:

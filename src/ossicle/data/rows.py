@@ -8,6 +8,7 @@ Source: our choice.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -94,19 +95,46 @@ def read_rows(path: Path, expected: str = "an object") -> Iterator[dict[str, Any
         )
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected one JSON object per line")
+    for number, line in numbered_lines(path):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}:{number}: not JSON ({error.msg}); expected one object per line") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}:{number}: is {type(row).__name__}, expected {expected}")
+        yield row
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a file that are not blank, with their numbers.
+
+    Only a newline ends a line: `str.splitlines` also cuts at U+2028, U+2029 and U+0085, which texts in JSON may hold.
+
+    Raises:
+        DataError: A line is not UTF-8 (with its number).
+    """
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
             try:
-                row = json.loads(line.decode("utf-8-sig"))
+                text = line.decode("utf-8-sig").rstrip("\r\n")
             except UnicodeDecodeError as error:
                 raise DataError(f"{path}:{number}: not UTF-8 text ({error.reason}); expected JSON lines") from None
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}:{number}: not JSON ({error.msg}); expected one object per line") from None
-            if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: is {type(row).__name__}, expected {expected}")
-            yield row
+            if text.strip():
+                yield number, text
+
+
+def read_appended(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file that a run appends to, none where there is no file.
+
+    A last line that a killed run tore is cut off, so that the next row does not continue it.
+    """
+    if not path.is_file():
+        return []
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+    return [json.loads(line) for line in content[:whole].split(b"\n") if line.strip()]
 
 
 EMPTY: tuple[Any, ...] = (None, (), {}, [])

@@ -20,6 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from tqdm import tqdm
 
+from ossicle.data.rows import read_appended
 from ossicle.errors import AudioError, DataError
 from ossicle.evaluation.task import Item, Sound
 from ossicle.types import Waveform
@@ -88,19 +89,14 @@ class AnswerStore:
         self.seconds: dict[str, float] = {}
         if path is None:
             return
-        if path.exists() and path.stat().st_size:
-            self._read(path, dict(header))
+        if lines := read_appended(path):
+            self._read(path, lines, dict(header))
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({"header": dict(header)}, ensure_ascii=False) + "\n", encoding="utf-8")
 
-    def _read(self, path: Path, header: dict[str, Any]) -> None:
-        text = path.read_bytes()
-        if not text.endswith(b"\n"):  # the run was killed while writing: the torn line is asked again
-            text = text[: text.rfind(b"\n") + 1]
-            path.write_bytes(text)
-        lines = [json.loads(line) for line in text.decode("utf-8").splitlines()]
-        known = lines[0].get("header") if lines else None
+    def _read(self, path: Path, lines: list[dict[str, Any]], header: dict[str, Any]) -> None:
+        known = lines[0].get("header")
         if known != header:
             changed = sorted(k for k in {*header, *(known or {})} if (known or {}).get(k) != header.get(k))
             raise DataError(f"{path} holds answers of another run ({', '.join(changed)} differ); give another --out")

@@ -62,7 +62,7 @@ def read_choices(path: Path) -> list[Any]:
         DataError: Neither of the two.
     """
     text = path.read_text(encoding="utf-8-sig")
-    lines = [text] if text.lstrip().startswith("[") else [line for line in text.splitlines() if line.strip()]
+    lines = [text] if text.lstrip().startswith("[") else [line for line in text.split("\n") if line.strip()]
     try:
         parsed = [json.loads(line) for line in lines]
     except json.JSONDecodeError as error:

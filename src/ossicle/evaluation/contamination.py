@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ossicle.audio.io import SUFFIXES
+from ossicle.data.rows import numbered_lines
 from ossicle.errors import DataError
 from ossicle.evaluation.task import Task
 
@@ -47,7 +48,7 @@ def file_hashes(folders: Iterable[Path]) -> set[str]:
 
 def _manifest_hashes(manifest: Path) -> set[str]:
     found, lost = set(), []
-    for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in numbered_lines(manifest):
         try:
             row = json.loads(line)
             named = [*row.get("audios", []), *([row["path"]] if "path" in row else [])]

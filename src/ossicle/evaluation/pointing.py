@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ossicle.data.rows import read_appended
 from ossicle.errors import DataError, UnsupportedError
 from ossicle.evaluation.composed import excerpt
 from ossicle.evaluation.metrics import wilson
@@ -227,10 +228,10 @@ def _kept(out: Path | None, name: str, engine: Engine, seed: int) -> list[dict[s
     Raises:
         DataError: The folder holds another model's or another seed's.
     """
-    path = None if out is None else out / f"pointing-{name}.jsonl"
-    if path is None or not path.is_file():
+    if out is None:
         return []
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"]
+    path = out / f"pointing-{name}.jsonl"
+    rows = read_appended(path)
     if any((row["model"], row["seed"]) != (engine.name, seed) for row in rows):
         raise DataError(f"{path}: another model's or seed's answers; give another --out")
     return rows

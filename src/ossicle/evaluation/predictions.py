@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from ossicle.data.rows import numbered_lines
 from ossicle.errors import DataError
 from ossicle.evaluation.answers import AnswerStore
 from ossicle.evaluation.controls import asked
@@ -49,7 +50,7 @@ def read_predictions(path: Path, tasks: Iterable[Task], store: AnswerStore) -> N
     """
     answers: dict[str, str] = {}
     twice = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in numbered_lines(path):
         try:
             row = json.loads(line)
             key, answer = str(row["id"]), str(row["answer"])

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ossicle.data.rows import numbered_lines
 from ossicle.errors import DataError
 from ossicle.evaluation.normalise import basic
 from ossicle.evaluation.numerals import note_in
@@ -40,9 +41,7 @@ def read_manifest(path: Path) -> list[dict[str, Any]]:
         DataError: A line is not a JSON object with a `path`; names the line.
     """
     records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(path):
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:

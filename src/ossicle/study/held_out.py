@@ -17,6 +17,7 @@ import numpy as np
 
 from ossicle.data.manifest import MANIFEST, read_set, sets
 from ossicle.data.material import Sound, is_held_out
+from ossicle.data.rows import numbered_lines
 from ossicle.errors import DataError
 
 
@@ -48,7 +49,7 @@ def root_of(text: str | None, rules: Mapping[str, Sequence[str] | float], out: P
 def _cut(source: Path, rules: Mapping[str, Sequence[str] | float], out: Path) -> None:
     """Write the manifest of what is held out of one set, and link everything else in its folder."""
     out.mkdir(exist_ok=True)
-    lines = [line for line in (source / MANIFEST).read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for _, line in numbered_lines(source / MANIFEST)]
     nothing = np.zeros(0, dtype=np.int16)
     kept = [
         line

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ossicle.data.rows import read_appended
 from ossicle.evaluation.models import open_model
 from ossicle.evaluation.run import Setting, run_suite
 from ossicle.evaluation.task import suite_specs
@@ -103,14 +104,7 @@ class Rows:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.records: dict[str, dict[str, Any]] = {}
-        if path.is_file():
-            whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-            self.records = {row["key"]: row for row in map(json.loads, whole.splitlines())}
-            if whole and path.stat().st_size != len(whole.encode()) + 1:  # the last line was cut short
-                path.write_text(whole + "\n", encoding="utf-8")
-            elif not whole:
-                path.unlink()
+        self.records: dict[str, dict[str, Any]] = {row["key"]: row for row in read_appended(path)}
 
     def add(self, record: Mapping[str, Any], folder: Path) -> None:
         """Append a record; its run's checkpoints are then no longer needed."""

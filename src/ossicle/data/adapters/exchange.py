@@ -78,7 +78,7 @@ def _fields(row: dict[str, Any]) -> dict[str, Any]:
 def lhotse(root: Path, layout: Layout, tally: Tally) -> Iterator[Clip]:
     """Yield one clip per cut of a file of cuts."""
     content = gzip.decompress(root.read_bytes()) if root.suffix == ".gz" else root.read_bytes()
-    for line in content.decode("utf-8").splitlines():
+    for line in content.decode("utf-8").split("\n"):
         if not line.strip():
             continue
         tally.taken += 1

@@ -249,7 +249,7 @@ def table_rows(root: Path, table: Table) -> Iterator[dict[str, str]]:
     for path in paths:
         text = path.read_text(encoding="utf-8", errors="replace")
         if path.suffix == ".jsonl":
-            found: Any = (json.loads(line) for line in text.splitlines() if line.strip())
+            found: Any = (json.loads(line) for line in text.split("\n") if line.strip())
         elif path.suffix == ".json":
             found = json.loads(text)
             found = found if isinstance(found, list) else next(iter(v for v in found.values() if isinstance(v, list)))
