@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -205,6 +206,16 @@ def test_a_model_and_a_judge_behind_an_address(tiny_root, tmp_path, server):
     before = len(Server.asked)
     run_suite(setting, remote_named(f"{server}#deaf-dog"), out=tmp_path, model=MODEL)
     assert len(Server.asked) == before, "raw replies are kept"
+    kept = (tmp_path / "judge.jsonl").read_text()
+    old = json.dumps({"prompt": json.loads(kept.splitlines()[0])["prompt"], "reply": "No."}) + "\n"
+    (tmp_path / "judge.jsonl").write_text(kept + old + '{"url": "torn')
+    again = run_suite(setting, remote_named(f"{server}#deaf-dog"), out=tmp_path, model=MODEL)
+    assert len(Server.asked) == before
+    assert read_card(Path(again["card"]))["judge"]["esc10"]["agreement"] == 1.0, "nobody's reply is not taken"
+    other = replace(setting, judge=Remote(url=server, model="another"))
+    run_suite(other, remote_named(f"{server}#deaf-dog"), out=tmp_path, model=MODEL)
+    asked = [body["model"] for body in Server.asked[before:]]
+    assert asked == ["another"] * kept.count("\n"), "another judge answers for itself"
 
 
 class Mumbling(Oracle):

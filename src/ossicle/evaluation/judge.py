@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ossicle.data.rows import read_appended
 from ossicle.evaluation.metrics import wilson
 from ossicle.evaluation.parse import yes_no
 from ossicle.evaluation.remote import Remote
@@ -33,12 +34,12 @@ def judge_rows(judge: Remote, rows: Sequence[RowScore], replies: Path) -> dict[s
     Args:
         judge: The judging model.
         rows: Marked answers.
-        replies: JSONL file of raw replies; what it holds is not asked again.
+        replies: JSONL file of raw replies; what it holds of this judge is not asked again. A reply that does not say
+            whose it is, as older files have them, is no judge's.
     """
-    known: dict[str, str] = {}
-    if replies.is_file():
-        lines = [json.loads(line) for line in replies.read_text(encoding="utf-8").splitlines()]
-        known = {line["prompt"]: line["reply"] for line in lines}
+    told = {"url": judge.url, "model": judge.model}
+    kept = [line for line in read_appended(replies) if {key: line.get(key) for key in told} == told]
+    known: dict[str, str] = {line["prompt"]: line["reply"] for line in kept}
     read = [(mark, _right(row, mark)) for row in rows for mark in row.marks]
     marks = [mark for mark, _ in read]
     prompts = [PROMPT.format(question=m.item.question, truth=m.item.truth, answer=m.answer) for m in marks]
@@ -47,7 +48,8 @@ def judge_rows(judge: Remote, rows: Sequence[RowScore], replies: Path) -> dict[s
         for prompt in dict.fromkeys([*prompts, *followed]):
             if prompt not in known:
                 known[prompt] = judge.say(prompt, MAX_NEW_TOKENS)
-                file.write(json.dumps({"prompt": prompt, "reply": known[prompt]}, ensure_ascii=False) + "\n")
+                line = {**told, "prompt": prompt, "reply": known[prompt]}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
     verdicts = [yes_no(known[prompt]) for prompt in prompts]
     decided = [(verdict, right) for verdict, (_, right) in zip(verdicts, read, strict=True) if verdict is not None]
     agreeing = sum(verdict == right for verdict, right in decided)
