@@ -262,6 +262,23 @@ def test_a_set_with_missing_files_is_refused_with_counts(tmp_path):
     assert "1 × file is missing, of 1" in result["tasks"]["esc10"]["error"]
 
 
+def test_null_is_no_label(tmp_path):
+    from ossicle.evaluation.task import load_spec
+
+    labels = [*"ab" * 20, None, [None], ["a", None]]
+    write_set(tmp_path / "kitchen", [{"label": label, "about": None} for label in labels])
+    path = tmp_path / "kitchen.yaml"
+    rows = "rows:\n  sound: {truth: label, parser: labels, metric: precision, questions: ['What is it?']}\n"
+    path.write_text(f"task: kitchen\nsource: {{set: kitchen}}\n{rows}")
+    outcome = Outcome()
+    build_tasks(Setting(suite="kitchen", root=tmp_path), [load_spec(path)], outcome)
+    task = outcome.built["kitchen"]
+    assert task.vocabularies["sound"] == {"a": [], "b": []}
+    assert task.skipped == {"no 'label'": 2}
+    assert [item.truth for item in task.items] == [*"ab" * 20, ["a"]]
+    assert {sound.tags for sound in task.sounds.values()} >= {"label: a", ""}
+
+
 def test_a_task_that_cannot_be_built_is_an_error_and_the_others_go_on(tiny_root, tmp_path):
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "fsdd").symlink_to(tiny_root / "fsdd")

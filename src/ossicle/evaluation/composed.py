@@ -177,7 +177,7 @@ def read_shelf(root: Path, folder: str) -> Shelf | None:
     speakers = {}
     for record in read_manifest(manifest):
         path = manifest.parent / record["path"]
-        if "label" in record and path.is_file():
+        if record.get("label") is not None and path.is_file():
             by_label.setdefault(str(record["label"]), []).append(path)
             speakers[path] = str(record.get("speaker", ""))
     if len(by_label) < 2:

@@ -146,7 +146,7 @@ def row_vocabulary(row: RowSpec, records: list[dict[str, Any]]) -> dict[str, lis
         return vocabulary_named(row.vocabulary)
     if row.parser not in ("label", "labels", "order", "first", "last"):
         return {}
-    truths = [_truth(record, row) for record in records if row.truth in record]
+    truths = [truth for record in records if (truth := _truth(record, row)) is not None]
     return {label: [] for label in sorted({str(x) for t in truths for x in (t if isinstance(t, list) else [t])})}
 
 
@@ -165,7 +165,7 @@ def _row_items(
     for record in records:
         if not _kept(record, row):
             continue
-        truth = _truth(record, row) if row.truth in record else None
+        truth = _truth(record, row)
         if truth is None:
             skipped[f"no '{row.truth}'"] += 1
             continue
@@ -186,8 +186,9 @@ def _row_items(
 
 def _tags(record: dict[str, Any], spec: TaskSpec) -> str:
     """Return what a set says about a clip ("label: rain"), free texts left out."""
-    rows = [row for row in spec.rows.values() if row.parser != "text" and row.truth in record and _kept(record, row)]
-    return "; ".join(dict.fromkeys(f"{row.truth}: {row.merge.get(str(v := record[row.truth]), v)}" for row in rows))
+    rows = [row for row in spec.rows.values() if row.parser != "text" and _kept(record, row)]
+    told = [(row, record[row.truth]) for row in rows if record.get(row.truth) is not None]
+    return "; ".join(dict.fromkeys(f"{row.truth}: {row.merge.get(str(value), value)}" for row, value in told))
 
 
 def _kept(record: dict[str, Any], row: RowSpec) -> bool:
@@ -195,7 +196,9 @@ def _kept(record: dict[str, Any], row: RowSpec) -> bool:
 
 
 def _truth(record: dict[str, Any], row: RowSpec) -> Any:
-    value = record[row.truth]
+    """Return what is right, None where the manifest does not say it: `null` is no label."""
+    value = record.get(row.truth)
     if isinstance(value, list):
-        return [row.merge.get(str(part), str(part)) for part in value]
-    return TRUTHS.get(row.parser, str)(row.merge.get(str(value), value))
+        named = [row.merge.get(str(part), str(part)) for part in value if part is not None]
+        return named if named or not value else None
+    return None if value is None else TRUTHS.get(row.parser, str)(row.merge.get(str(value), value))
