@@ -54,6 +54,7 @@ def test_a_model_that_hears_gets_everything_right(setting, oracle, tmp_path):
     assert result["refusal"]["n"] >= 100
     assert result["refusal"]["within_skills"]["value"] == 0.0
     card = read_card(Path(result["card"]))
+    assert card["decoding"] == "greedy, whole vocabulary"
     assert card["asked"]["esc10"]["sound"]["prompts"]
     assert "| esc10 | accuracy | 1.000" in (tmp_path / "card.md").read_text()
 
@@ -164,6 +165,11 @@ def test_answers_can_be_drawn_as_ltu_as_draws_them(tiny_root, tmp_path):
     again = read_card(Path(run_suite(alone, engine, out=tmp_path / "b", model=MODEL, specs=specs)["card"]))
     assert card["answers"] == again["answers"]
     assert card["setting"]["decoding"] == "ltu"
+    assert card["decoding"] == "ltu: " + ", ".join(
+        f"{key} {value}" for key, value in DRAWINGS["ltu"].model_dump(exclude_defaults=True).items()
+    )
+    assert "temperature 0.1, top_k 500" in card["decoding"]
+    assert f"- decoding: {card['decoding']}; normaliser" in (tmp_path / "a" / "card.md").read_text()
     drawn = {"do_sample": True, "temperature": 0.1, "top_k": 500, "top_p": 0.95, "repetition_penalty": 1.1}
     assert asked
     assert all(options == {**drawn, "max_new_tokens": 400} for options in asked)

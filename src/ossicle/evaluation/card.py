@@ -21,6 +21,7 @@ from ossicle.evaluation.score import RowScore
 from ossicle.evaluation.task import Task, TaskSpec
 
 FORMAT = 1
+GREEDY = "greedy, whole vocabulary"
 PACKAGES = ("ossicle", "torch", "transformers", "numpy", "jiwer")
 
 
@@ -79,7 +80,7 @@ def make_card(
         "judge": outcome.judge,
         "rivals": outcome.rivals,
         "text_only": outcome.text_only,
-        "decoding": "greedy, whole vocabulary",
+        "decoding": _decoding(facts.get("decoding", "greedy")),
         "tasks": outcome.tasks,
         "refusal": outcome.refusal,
         "contamination": outcome.contamination,
@@ -94,6 +95,14 @@ def answers_hash(scores: Mapping[str, Iterable[RowScore]]) -> str:
     """Return a hash of all raw answers."""
     said = sorted((mark.item.key, mark.answer) for rows in scores.values() for row in rows for mark in row.marks)
     return hashlib.sha256(json.dumps(said, ensure_ascii=False).encode()).hexdigest()
+
+
+def _decoding(name: str) -> str:
+    """Return how answers were drawn, in words."""
+    from ossicle.inference.drawing import drawing
+
+    settings = drawing(name).model_dump(exclude_defaults=True)
+    return f"{name}: {', '.join(f'{key} {value}' for key, value in settings.items())}" if settings else GREEDY
 
 
 def _absence(name: str, specs: Mapping[str, TaskSpec]) -> dict[str, str]:
