@@ -94,6 +94,14 @@ def test_verdicts(credits, answers, expected):
     assert verdict(old, card({"t": credits}, answers=answers))["reproduces"] == expected
 
 
+@pytest.mark.parametrize("changed", ["old", "new", "both"])
+def test_a_task_without_a_value_does_not_reproduce(changed):
+    old, new = card({"t": [1.0, 0.0]}), card({"t": [0.0, 1.0]}, answers="b")
+    for one in {"old": [old], "new": [new], "both": [old, new]}[changed]:
+        one["tasks"]["t"]["value"] = None
+    assert verdict(old, new)["reproduces"] == "no"
+
+
 def test_one_task_that_fails_or_is_gone_does_not_reproduce():
     old = card({"t": FIRST, "u": FIRST})
     new = card({"t": FIRST, "u": FIRST})

@@ -50,15 +50,22 @@ def verdict(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         if "error" in again or "error" in result:
             tasks[name] = {"verdict": "no", "was": result.get("value"), "is": again.get("value")}
             continue
-        low, high = result["ci95"]
         same = old["marks"].get(name) == new["marks"].get(name)
-        found = "bit for bit" if same else "within the interval" if low <= again["value"] <= high else "no"
+        found = "bit for bit" if same else "within the interval" if _within(again["value"], result) else "no"
         tasks[name] = {"verdict": found, "was": result["value"], "is": again["value"]}
     return {
         "reproduces": _overall([task["verdict"] for task in tasks.values()], old["answers"] == new["answers"]),
         "tasks": tasks,
         "same": {key: old[key] == new[key] for key in ("model", "dataset", "versions")},
     }
+
+
+def _within(value: float | None, result: Mapping[str, Any]) -> bool:
+    """Return whether a value lies in a result's interval; where one of the two has none, nothing was measured."""
+    if value is None or result["value"] is None:
+        return False
+    low, high = result["ci95"]
+    return bool(low <= value <= high)
 
 
 def _overall(verdicts: Sequence[str], same_answers: bool) -> str:
