@@ -268,6 +268,31 @@ def test_a_set_with_missing_files_is_refused_with_counts(tmp_path):
     assert "1 × file is missing, of 1" in result["tasks"]["esc10"]["error"]
 
 
+@pytest.mark.parametrize("breaks", [False, True])
+@pytest.mark.parametrize("lengths", [(8, 64), (64, 8)])
+def test_a_blind_question_of_two_tasks_gets_the_longer_answer(lengths, breaks, tiny_root, tmp_path):
+    from ossicle.evaluation.task import load_spec
+
+    specs, asked = [], []
+    for name, length in zip("ab", lengths, strict=True):
+        row = f"{{truth: label, parser: label, questions: ['What is it?'], max_new_tokens: {length}}}"
+        (tmp_path / name).write_text(f"task: {name}\nsource: {{set: esc10}}\nrows: {{sound: {row}}}\n")
+        specs.append(load_spec(tmp_path / name))
+
+    class Listing(Deaf):
+        def answer(self, items, *, max_new_tokens, batch_size):
+            if breaks and not asked:
+                asked.append("broken")
+                raise RuntimeError("the first batch breaks")
+            asked.extend(max_new_tokens for wave, _ in items if wave is None)
+            return super().answer(items, max_new_tokens=max_new_tokens, batch_size=batch_size)
+
+    setting = Setting(suite="a,b", root=tiny_root, limit=3)
+    result = run_suite(setting, Listing(), out=tmp_path / "o", model=MODEL, specs=specs)
+    assert not [task for task in result["tasks"].values() if "error" in task]
+    assert asked == ["broken"] * breaks + [64]
+
+
 def test_null_is_no_label(tmp_path):
     from ossicle.evaluation.task import load_spec
 

@@ -165,6 +165,16 @@ def read_header(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: not an answer file; expected one that `ossicle eval` wrote") from None
 
 
+def longest(requests: Iterable[Request]) -> list[Request]:
+    """Return each request once, with the longest answer that any task wants of it: blind ones are shared by tasks."""
+    found: dict[str, Request] = {}
+    for request in requests:
+        known = found.setdefault(request.key, request)
+        if request.max_new_tokens > known.max_new_tokens:
+            found[request.key] = request
+    return list(found.values())
+
+
 def batches(
     requests: Iterable[Request], sounds: Mapping[str, Mapping[str, Sound]], size: int, *, running: bool = False
 ) -> Iterator[list[Request]]:
@@ -179,7 +189,7 @@ def batches(
         running: Answers of any length, with and without sound, may stand in one group; its sounds have at most
             `AHEAD_SECONDS` together.
     """
-    unique = list({request.key: request for request in requests}.values())
+    unique = longest(requests)
 
     def length(request: Request) -> float:
         return sounds[request.task][request.audio].duration_s if request.audio else 0.0

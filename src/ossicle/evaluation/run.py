@@ -11,12 +11,13 @@ import logging
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ossicle.errors import ConfigError, DataError, OssicleError
 from ossicle.evaluation import refusal, text_only
-from ossicle.evaluation.answers import Answerer, AnswerStore, Silent, collect, read_header
+from ossicle.evaluation.answers import Answerer, AnswerStore, Silent, collect, longest, read_header
 from ossicle.evaluation.builders import build
 from ossicle.evaluation.caption_metrics import caption_metrics
 from ossicle.evaluation.card import dataset_hash, make_card, read_card, write_card
@@ -191,10 +192,11 @@ def ask_tasks(setting: Setting, answerer: Answerer, store: AnswerStore, outcome:
     wanted = {
         name: task_requests(task, seed=setting.seed, controls=setting.controls) for name, task in outcome.built.items()
     }
+    shared = {request.key: request for request in longest(chain(*wanted.values()))}
     try:
         collect(
             answerer,
-            [request for requests in wanted.values() for request in requests],
+            shared.values(),
             {name: task.sounds for name, task in outcome.built.items()},
             store,
             batch_size=setting.batch_size,
@@ -206,7 +208,7 @@ def ask_tasks(setting: Setting, answerer: Answerer, store: AnswerStore, outcome:
             raise
         logger.warning("a batch failed (%s); asking task by task", error)
     for name, task in list(outcome.built.items()):
-        requests = wanted[name]
+        requests = [shared[request.key] for request in wanted[name]]
         try:
             collect(
                 answerer,
