@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
 
 from ossicle.errors import DataError
-from ossicle.evaluation.compare import compare_cards, comparison_table
+from ossicle.evaluation.compare import compare_cards, comparison_table, mcnemar, swapped_signs
 from ossicle.evaluation.verify import verdict
 
 
@@ -51,6 +52,42 @@ def test_clusters_that_move_together_detect_less():
     # every group of ten moves as one: the standard error grows by √10
     assert together["smallest_detectable"] == pytest.approx(math.sqrt(10) * apart["smallest_detectable"], rel=0.1)
     assert together["delta"] == apart["delta"]
+    # six groups are won and two lost, the others are alike
+    assert together["p"] == pytest.approx(mcnemar(2, 6))
+
+
+@pytest.mark.parametrize("count", [1, 5, 9])
+def test_swapped_signs_are_all_counted(count):
+    rng = np.random.default_rng(count)
+    for differences in (rng.integers(-3, 4, count).astype(float), rng.normal(0.4, 1.0, count)):
+        sums = [sum(s * d for s, d in zip(signs, differences, strict=True)) for signs in product((-1, 1), repeat=count)]
+        expected = np.mean([abs(one) >= abs(differences.sum()) - 1e-9 for one in sums])
+        assert swapped_signs(differences) == pytest.approx(expected, abs=0.01)
+        assert swapped_signs(-differences) == pytest.approx(swapped_signs(differences))
+    assert swapped_signs(np.zeros(count)) == 1.0
+    assert swapped_signs(np.array([1.0] * 3 + [-1.0] * count)) == pytest.approx(mcnemar(count, 3))
+
+
+def test_rotations_of_a_question_are_no_independent_questions():
+    rng = np.random.default_rng(0)
+    groups = [i // 4 for i in range(160)]
+    found = []
+    for _ in range(200):  # two models that are equally good: each knows a question, in all its rotations, or does not
+        knows = [np.repeat(rng.integers(0, 2, 40), 4).astype(float) for _ in range(2)]
+        found.append(compare_cards(*(card({"t": list(marks)}, clusters=groups) for marks in knows))["tasks"]["t"]["p"])
+    assert np.mean(np.asarray(found) < 0.05) <= 0.08
+
+
+def test_the_p_value_is_that_of_the_difference():
+    # the second card wins a little on many questions of one kind, and loses as much on few of another
+    first, second = card({"t": [0.0] * 40 + [1.0] * 4}), card({"t": [0.25] * 40 + [0.75] * 4})
+    for one in (first, second):
+        marks = one["marks"]["t"].pop("row")
+        one["marks"]["t"] |= {"many": marks[:40], "few": marks[40:]}
+        one["counted"]["t"] = ["many", "few"]
+    found = compare_cards(first, second)["tasks"]["t"]
+    assert found["delta"] == pytest.approx(0.0)
+    assert found["p"] > 0.9
 
 
 def test_many_tasks_are_corrected_and_lower_errors_are_better():

@@ -143,6 +143,19 @@ def test_verdicts_by_hand() -> None:
     assert verdicts.score(rows["a"], ["esc10"])["value"] is None
 
 
+@pytest.mark.parametrize("speakers", [100, 1])
+def test_more_seeds_of_the_same_answers_say_no_more(speakers: int) -> None:
+    one, other = (card([i % 7 < most for i in range(100)]) for most in (3, 4))
+    for found in (one, other):
+        for mark in found["marks"]["esc10"]["esc10"]:
+            mark[3] = str(int(mark[3]) % speakers)
+    single = verdicts.compare_rows({0: one}, {0: other}, [])["tasks"]["esc10"]
+    triple = verdicts.compare_rows(dict.fromkeys(range(3), one), dict.fromkeys(range(3), other), [])["tasks"]["esc10"]
+    assert triple["too_few_clusters"] == (speakers == 1)
+    for key in ("delta", "p", "ci95", "smallest_detectable"):
+        assert triple[key] == pytest.approx(single[key], rel=1e-6, abs=1e-9), key
+
+
 def test_a_study_goes_on_at_the_unfinished_row(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:

@@ -2,17 +2,20 @@
 
     delta      = value(B) − value(A), over the items that both cards hold
     ci95       paired bootstrap over clusters
-    p          exact McNemar test on the items where only one is right; a sign test where marks are not 0 or 1;
-               corrected for the number of tasks by Holm's method
+    p          exact test of delta that swaps the cards within clusters: McNemar's test where each item is a cluster
+               of its own and marks are 0 or 1; corrected for the number of tasks by Holm's method
     smallest   = (1.96 + 0.84) · standard error of delta: seen with probability 0.8 at 5 %
 
-Source: McNemar 1947; Holm 1979; our choice.
+Items of one cluster (the rotations of a question, the clips of a recording) are alike, so they swap together. With
+fewer than `MIN_CLUSTERS` clusters items are taken as independent, and flagged.
+
+Source: McNemar 1947; Fisher 1935 (the test of swapped signs); Holm 1979; our choice.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,8 @@ from ossicle.errors import DataError
 from ossicle.evaluation.metrics import MIN_CLUSTERS, resample_sums
 
 Z_80_PERCENT_POWER = 1.959964 + 0.841621
+STEPS = 20_000
+"""Steps into which the sum of all differences is cut where they have no common measure."""
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -41,6 +46,33 @@ def _log_choose(n: int, k: int) -> float:
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
+def swapped_signs(differences: np.ndarray) -> float:
+    """Return the exact two-sided p value of a sum of differences, each of which might as well have the other sign.
+
+    Args:
+        differences: (clusters,) differences; zeros say nothing.
+
+    Example:
+        >>> round(swapped_signs(np.array([1.0] * 9 + [-1.0])), 4) == round(mcnemar(1, 9), 4)
+        True
+    """
+    sizes = np.abs(differences)
+    differences = differences[sizes > 1e-9 * sizes.max(initial=0.0)]
+    if not differences.size:
+        return 1.0
+    least, total = np.abs(differences).min(), np.abs(differences).sum()
+    tried = (least / parts for parts in range(1, 13) if total / least * parts <= STEPS)
+    step = next((one for one in tried if np.abs(differences / one - np.rint(differences / one)).max() < 1e-6), None)
+    steps = np.rint(differences / (step or total / STEPS)).astype(int)
+    reach = int(np.abs(steps).sum())
+    chance = np.zeros(reach + 1)  # of each sum of the steps that have the sign +
+    chance[0] = 1.0
+    for size in np.abs(steps[steps != 0]):
+        chance = (chance + np.concatenate([np.zeros(size), chance[:-size]])) / 2
+    sums = 2 * np.arange(reach + 1) - reach
+    return min(1.0, float(chance[np.abs(sums) >= abs(int(steps.sum()))].sum()))
+
+
 def holm(values: Mapping[str, float]) -> dict[str, float]:
     """Return p values corrected for how many there are.
 
@@ -55,8 +87,16 @@ def holm(values: Mapping[str, float]) -> dict[str, float]:
     return corrected
 
 
-def compare_cards(first: Mapping[str, Any], second: Mapping[str, Any], *, seed: int = 0) -> dict[str, Any]:
+def compare_cards(
+    first: Mapping[str, Any], second: Mapping[str, Any], *, seed: int = 0, question: Callable[[str], str] = str
+) -> dict[str, Any]:
     """Return the paired comparison of two cards (second minus first).
+
+    Args:
+        first: A card.
+        second: Another one.
+        seed: Of the bootstrap.
+        question: Key of an item → what it asks; items that ask the same are never taken as independent.
 
     Returns:
         `tasks`: name → `delta`, `ci95`, `p`, `p_holm`, `smallest_detectable`, `n`, `better`; `only_in_first`,
@@ -70,7 +110,7 @@ def compare_cards(first: Mapping[str, Any], second: Mapping[str, Any], *, seed: 
         raise DataError(
             f"the cards have no task in common: {', '.join(first['marks'])} against {', '.join(second['marks'])}"
         )
-    tasks = {name: _compare_task(name, first, second, seed) for name in both}
+    tasks = {name: _compare_task(name, first, second, seed, question) for name in both}
     for name, value in holm({name: task["p"] for name, task in tasks.items()}).items():
         tasks[name]["p_holm"] = value
     return {
@@ -81,8 +121,10 @@ def compare_cards(first: Mapping[str, Any], second: Mapping[str, Any], *, seed: 
     }
 
 
-def _compare_task(name: str, first: Mapping[str, Any], second: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    columns, clusters, discordant = [], [], [0, 0]
+def _compare_task(
+    name: str, first: Mapping[str, Any], second: Mapping[str, Any], seed: int, question: Callable[[str], str]
+) -> dict[str, Any]:
+    columns, clusters, questions = [], [], []
     counted = first.get("counted", {}).get(name) or list(first["marks"][name])
     rows = [row for row in counted if row in second["marks"][name]]
     missing = 0
@@ -96,14 +138,13 @@ def _compare_task(name: str, first: Mapping[str, Any], second: Mapping[str, Any]
             line[4 * index : 4 * index + 4] = credit, weight, other[key][1], other[key][2]
             columns.append(line)
             clusters.append(str(cluster))
-            difference = other[key][1] / max(other[key][2], 1e-12) - credit / max(weight, 1e-12)
-            discordant[int(difference > 0)] += int(difference != 0)
+            questions.append(f"{row}/{question(key)}")
     if not columns:
         raise DataError(f"task '{name}': the cards share no item; they were measured on other clips, seeds or limits")
     table = np.stack(columns)
     delta = float(_delta(table.sum(0, keepdims=True))[0])
-    flagged = len(set(clusters)) < min(MIN_CLUSTERS, len(clusters))
-    groups = [str(i) for i in range(len(clusters))] if flagged else clusters
+    flagged = len(set(clusters)) < min(MIN_CLUSTERS, len(set(questions)))
+    groups = questions if flagged else clusters
     drawn = _delta(resample_sums(table, groups, seed=seed)[0])
     lower_is_better = first["tasks"][name].get("metric") in ("wer", "cer", "mae")
     sign = -delta if lower_is_better else delta
@@ -111,7 +152,7 @@ def _compare_task(name: str, first: Mapping[str, Any], second: Mapping[str, Any]
         "metric": first["tasks"][name].get("metric"),
         "delta": delta,
         "ci95": [float(end) for end in np.quantile(drawn, [0.025, 0.975])],
-        "p": mcnemar(*discordant),
+        "p": swapped_signs(_differences(table, groups)),
         "smallest_detectable": float(Z_80_PERCENT_POWER * drawn.std(ddof=1)),
         "n": len(columns),
         "left_out": missing,
@@ -125,6 +166,21 @@ def _delta(sums: np.ndarray) -> np.ndarray:
     shares = sums.reshape(len(sums), -1, 4)
     weights = np.maximum(shares[..., [1, 3]], 1e-12)
     return (shares[..., 2] / weights[..., 1] - shares[..., 0] / weights[..., 0]).mean(1)
+
+
+def _differences(table: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+    """Return what each group adds to delta: (groups,), with the other sign where the cards are swapped.
+
+    A row's weight, and the value that differing weights are held against, are those of both cards together, which
+    swapping leaves as they are.
+    """
+    shares = table.reshape(len(table), -1, 4)
+    totals = shares.sum(0)  # (rows, 4)
+    weights = np.maximum(totals[:, 1] + totals[:, 3], 1e-12)
+    values = (totals[:, 0] + totals[:, 2]) / weights
+    moved = shares[..., 2] - shares[..., 0] - values * (shares[..., 3] - shares[..., 1])  # (items, rows)
+    _, index = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    return np.bincount(index, weights=(2 * moved / weights).sum(1) / shares.shape[1])
 
 
 def comparison_table(result: Mapping[str, Any]) -> str:

@@ -2,9 +2,9 @@
 
     cards of a row, one a seed ──► one table of marks (question, seed) ──compare_cards──► delta, ci95, p, smallest
 
-Two rows are compared on the seeds both have. The bootstrap draws recordings, all seeds of one together; how much seeds
-differ stands beside. `all` is the mean over the kinds of questions, without word error rates and without the tasks on
-another corpus.
+Two rows are compared on the seeds both have. The bootstrap draws recordings, and p swaps them, all seeds of one
+together; how much seeds differ stands beside. `all` is the mean over the kinds of questions, without word error rates
+and without the tasks on another corpus.
 
     holds            the interval of the difference lies above what is claimed
     does not         it lies below
@@ -104,7 +104,7 @@ def compare_rows(first: Cards, second: Cards, outside: Sequence[str], *, seed: i
     if not seeds:
         raise DataError("the two rows have no seed in common")
     both = [pooled({s: row[s] for s in seeds}, seeds, outside) for row in (first, second)]
-    return {"seeds": seeds, **compare_cards(*both, seed=seed)}
+    return {"seeds": seeds, **compare_cards(*both, seed=seed, question=lambda key: key.partition("/")[2])}
 
 
 def tests_of(rows: Mapping[str, Cards], outside: Sequence[str]) -> list[dict[str, Any]]:
