@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,6 +121,7 @@ def test_a_folder_is_answered_into_a_file_and_taken_up_where_it_ended(tiny_model
     assert all(row["question"] == "what is it" and "answer" in row for row in rows)
     # killed in the middle of the third line: two stand, the third is asked again
     whole = into.read_bytes()
+    rows_of_two = b"".join(whole.splitlines(keepends=True)[:2]).decode()
     into.write_bytes(whole[:-25])
     code, out, _ = _ask(capsys, *words, "--json")
     told = json.loads(out)
@@ -130,6 +132,13 @@ def test_a_folder_is_answered_into_a_file_and_taken_up_where_it_ended(tiny_model
     into.write_text("mine\n")
     code, out, err = _ask(capsys, *words)
     assert code == 2 and "line 1" in err.splitlines()[-1] and into.read_text() == "mine\n"
+    for text in ("mine", rows_of_two + "mine"):  # a last line without an end is cut off only where it is an answer's
+        into.write_text(text)
+        code, out, err = _ask(capsys, *words)
+        assert code == 2 and "its last line is not an answer" in err.splitlines()[-1] and into.read_text() == text
+    for place in (clip.parent, Path("/dev/null")):
+        code, out, err = _ask(capsys, *words[:-1], place)
+        assert code == 2 and "is no file" in err.splitlines()[-1]
     assert _ask(capsys, *words, "--when")[0] == 2
 
 

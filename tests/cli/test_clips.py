@@ -44,7 +44,7 @@ def test_the_last_word_is_the_question_unless_it_is_audio(folder, words, audio, 
     assert split_question(words) == (audio, question)
 
 
-@pytest.mark.parametrize("words", [["What do you hear?"], ["a.wav", " "], ["nothing"]])
+@pytest.mark.parametrize("words", [["What do you hear?"], ["a.wav", " "], ["a.wav", ""], [""], ["nothing"]])
 def test_no_audio_or_no_question_is_an_error(folder, words):
     with pytest.raises(UserError):
         split_question(words)

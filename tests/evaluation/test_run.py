@@ -310,6 +310,43 @@ def test_null_is_no_label(tmp_path):
     assert {sound.tags for sound in task.sounds.values()} >= {"label: a", ""}
 
 
+def test_a_truth_that_no_answer_can_name_is_left_out_and_counted(tmp_path):
+    from ossicle.evaluation.task import load_spec
+
+    write_set(tmp_path / "machines", [{"label": label} for label in [*["healthy", "worn"] * 20, "rusty"]])
+    path = tmp_path / "machines.yaml"
+    rows = "rows:\n  state: {vocabulary: {healthy: [], worn: [used]}, questions: ['How is it?']}\n"
+    path.write_text(f"task: machines\nsource: {{set: machines}}\n{rows}")
+    outcome = Outcome()
+    build_tasks(Setting(suite="machines", root=tmp_path), [load_spec(path)], outcome)
+    task = outcome.built["machines"]
+    assert task.skipped == {"'rusty' is no label of row 'state'": 1}
+    assert {item.truth for item in task.items} == {"healthy", "worn"}
+
+
+def test_a_suite_that_there_is_not_is_told_before_a_folder_that_there_is_not(tmp_path, monkeypatch, capsys):
+    from ossicle.cli.app import run
+
+    monkeypatch.chdir(tmp_path)
+    assert run(["eval", "nano", "--suite", "nope"]) == 2
+    assert "no suite or task 'nope'" in capsys.readouterr().err
+
+
+def test_scoring_a_run_of_an_own_task_again_needs_its_file(tiny_root, tmp_path, monkeypatch, capsys):
+    from ossicle.cli.app import run
+
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(
+        "task: mine\nsource: {set: fsdd}\nrows:\n  digit: {truth: label, questions: ['Which digit?']}\n"
+    )
+    words = ["--root", str(tiny_root), "--out", "run"]
+    assert run(["eval", "nano", "--task", "mine.yaml", "--limit", "2", *words]) == 0
+    capsys.readouterr()
+    assert run(["eval", "--rescore", *words]) == 2
+    assert "give --task FILE" in capsys.readouterr().err
+    assert run(["eval", "--rescore", "--task", "mine.yaml", *words]) == 0
+
+
 def test_a_task_that_cannot_be_built_is_an_error_and_the_others_go_on(tiny_root, tmp_path):
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "fsdd").symlink_to(tiny_root / "fsdd")

@@ -120,6 +120,10 @@ def test_text_cannot_forge_a_clip(client, state):
         ([{"type": "audio_url", "audio_url": {"url": "https://example.com/a.wav"}}], {}, 403, "urls_disabled"),
         ([{"type": "audio_url", "audio_url": {"url": "ftp://example.com/a.wav"}}], {}, 400, "invalid_url"),
         ([{"type": "image_url", "image_url": {"url": "x"}}], {}, 400, "invalid_value"),
+        ("", {}, 400, "invalid_value"),
+        ([], {}, 400, "invalid_value"),
+        (None, {}, 400, "invalid_value"),
+        ([{"type": "text", "text": " "}], {}, 400, "invalid_value"),
         ("hi", {"n": 2}, 400, "unsupported"),
         ("hi", {"temperature": 9}, 400, "invalid_value"),
         ("hi", {"model": "gpt"}, 404, "model_not_found"),
@@ -128,6 +132,24 @@ def test_text_cannot_forge_a_clip(client, state):
 )
 def test_what_cannot_be_done_is_said_in_one_shape(client, content, more, status, code):
     assert refused(ask(client, content, **more), status, code)
+
+
+@pytest.mark.parametrize(
+    "content, more, where, told",
+    [
+        ([{"type": "image_url", "image_url": {"url": "x"}}], {}, "messages.0.content.0.type", "'input_audio'"),
+        ([{"type": "text", "text": "a"}, {"text": "b"}], {}, "messages.0.content.1.type", "required"),
+        ([{"type": "text"}], {}, "messages.0.content.0", "a text part needs 'text'"),
+        ([{"type": "input_audio"}], {}, "messages.0.content.0", "an audio part needs 'input_audio'"),
+        (5, {}, "messages.0.content", "valid string or: Input should be a valid array"),
+        ("hi", {"stop": 5}, "stop", "valid string or: Input should be a valid array"),
+        ("", {}, "messages.0", "needs text or audio"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_wrong_field_is_named_where_it_stands(client, content, more, where, told):
+    error = ask(client, content, **more).json()["error"]
+    assert error["param"] == where and error["message"].startswith(f"{where}: ") and told in error["message"]
 
 
 def test_local_audio_comes_from_one_folder_alone(client, folder):

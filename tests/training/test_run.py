@@ -213,6 +213,7 @@ def test_an_interrupted_run_goes_on_to_the_same_losses(
     assert losses(tmp_path / "out") == losses(out)
     assert [s.last_loss for s in again.stages] == [s.last_loss for s in result.stages]
     assert any("resumed after step" in line for line in said) or moment < 2
+    assert any("stopped before its first checkpoint" in line for line in said) == (moment < 2)
     assert not any("stage 'align' trains" in line for line in said) or moment < 5
 
 

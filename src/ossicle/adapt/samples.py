@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from ossicle.adapt.folder import Recording
 from ossicle.adapt.views import changed, message, write
@@ -115,11 +116,10 @@ def replay_samples(
         kinds = REPLAY_KINDS[kind]
         picked = rng.choice(len(kinds), min(4, len(kinds)), replace=False)
         items += [(name, wave, _old_question(kinds[i], rng)) for i in picked]
-    answers = engine.answer([(wave, question) for _, wave, question in items], max_new_tokens=64)
-    rows = zip(items, answers, strict=True)
-    return [
-        message(name, question, answer.text, wave.duration_s) for (name, wave, question), answer in rows if answer.text
-    ]
+    asked = engine.answer_each([(wave, question) for _, wave, question in items], max_new_tokens=[64] * len(items))
+    answers = dict(tqdm(asked, "adapt: old questions", len(items), unit="question"))
+    rows = [(*item, answers[place].text) for place, item in enumerate(items)]
+    return [message(name, question, text, wave.duration_s) for name, wave, question, text in rows if text]
 
 
 def _old_question(kind: str, rng: np.random.Generator) -> str:

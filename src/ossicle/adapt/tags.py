@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ossicle.adapt.folder import Recording
 from ossicle.adapt.probe import BATCH
@@ -140,7 +141,7 @@ def _windows(engine: Any, waves: Sequence[Waveform], seed: int) -> tuple[Tensor,
     """Return (W, 2 · D) what the tagger sees of every window, and which clip each is of; of very many, a draw."""
     order = sorted(range(len(waves)), key=lambda i: waves[i].duration_s)
     factor, rows, of = _window_tokens(engine.model), [], []
-    for start in range(0, len(order), BATCH):
+    for start in tqdm(range(0, len(order), BATCH), "adapt: hearing", unit_scale=BATCH, unit="clip"):
         batch = order[start : start + BATCH]
         encoded = engine.encode([waves[i] for i in batch])
         tokens = side_by_side([encoded[owner] for owner in _owners(engine.model)])

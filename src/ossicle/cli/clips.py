@@ -118,7 +118,7 @@ def _found(word: str) -> list[Path]:
 
 def _exists(word: str) -> bool:
     try:
-        return word == "-" or Path(word).expanduser().exists()
+        return word == "-" or (bool(word) and Path(word).expanduser().exists())  # an empty path is this folder
     except OSError:
         return False  # longer than a file name can be: a question
 

@@ -89,9 +89,10 @@ def command(
     from ossicle.evaluation.run import Setting
     from ossicle.evaluation.task import load_spec, suite_specs
 
-    specs = [load_spec(path) for path in task] if task else None
+    specs = [load_spec(path) for path in task or ()]
+    specs = specs or ([] if rescore or verify else suite_specs(suite))  # a name that means nothing is told first
     setting = Setting(
-        suite=",".join(spec.task for spec in specs) if specs else suite,
+        suite=",".join(spec.task for spec in specs) if task else suite,
         root=root,
         limit=limit,
         seed=seed,
@@ -110,8 +111,8 @@ def command(
     wish = _Wish(model, predictions, rescore, out, usage, report, before, tuple(beside or ()), device, dtype, json)
     setting, old = _checked(replace(setting, wordings=wordings) if wordings else setting, verify, wish)
     if questions_out is not None:
-        return _write_questions(setting, specs or suite_specs(setting.suite), questions_out, json)
-    return _run(setting, specs or suite_specs(setting.suite), old, wish)
+        return _write_questions(setting, specs or _old_specs(setting.suite), questions_out, json)
+    return _run(setting, specs or _old_specs(setting.suite), old, wish)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,16 @@ def _run(setting: Any, specs: list, old: dict[str, Any] | None, wish: _Wish) -> 
     if old is not None:
         return _verify(old, setting, answerer, wish.out, identity, specs, wish.json)
     return _score(setting, answerer, wish.out, identity, specs, (wish.report, wish.usage), wish.json)
+
+
+def _old_specs(suite: str) -> list:
+    """Return the tasks of an earlier run."""
+    from ossicle.evaluation.task import suite_specs
+
+    try:
+        return suite_specs(suite)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; a run of a task of your own: give --task FILE again") from None
 
 
 def _refuse(wrong: bool, why: str) -> None:

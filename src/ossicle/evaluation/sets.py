@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -104,7 +104,8 @@ def build_clips(spec: TaskSpec, root: Path, *, limit: int | None, seed: int, wor
     vocabularies = {}
     for name, row in spec.rows.items():
         vocabularies[name] = row_vocabulary(row, records)
-        items += _row_items(spec, name, [r for r in chosen if r["path"] in sounds], wordings, skipped)
+        known = [r for r in chosen if r["path"] in sounds]
+        items += _row_items(spec, name, known, wordings, vocabularies[name], skipped)
     check_skipped(manifest, skipped, len(chosen), "clips")
     return Task(spec=spec, items=items, sounds=sounds, vocabularies=vocabularies, skipped=dict(skipped))
 
@@ -158,7 +159,12 @@ def wording(row: RowSpec, index: int, wordings: Path, **slots: str) -> str:
 
 
 def _row_items(
-    spec: TaskSpec, name: str, records: list[dict[str, Any]], wordings: Path, skipped: Counter[str]
+    spec: TaskSpec,
+    name: str,
+    records: list[dict[str, Any]],
+    wordings: Path,
+    vocabulary: Mapping[str, Any],
+    skipped: Counter[str],
 ) -> list[Item]:
     row = spec.rows[name]
     items = []
@@ -168,6 +174,9 @@ def _row_items(
         truth = _truth(record, row)
         if truth is None:
             skipped[f"no '{row.truth}'"] += 1
+            continue
+        if row.parser == "label" and truth not in vocabulary:  # no answer could ever be right
+            skipped[f"'{truth}' is no label of row '{name}'"] += 1
             continue
         items.append(
             Item(

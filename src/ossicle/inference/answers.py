@@ -19,6 +19,8 @@ from ossicle.errors import AudioError, DataError
 from ossicle.inference.engine import Engine
 
 BATCH = 16
+BEGINS = b'{"path": '
+"""What every line begins with."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,10 +89,15 @@ def _known(output: Path, question: str, model: str) -> dict[str, dict[str, Any]]
     """Return the answers that a file holds, by path; cuts off a line without an end."""
     if not output.exists():
         return {}
+    if not output.is_file():
+        raise DataError(f"'{output}': is no file; --output is read again to take a run up, give a file's name")
     data = output.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
+    torn = data[len(whole) :]
+    if not (torn.startswith(BEGINS) or BEGINS.startswith(torn)):  # somebody's text, not a line cut off
+        raise DataError(f"'{output}': its last line is not an answer of this command; give another --output")
     rows = {row["path"]: row for row in _rows(output, whole) if (row["question"], row["model"]) == (question, model)}
-    if len(whole) < len(data):
+    if torn:
         with output.open("r+b") as file:
             file.truncate(len(whole))
     return rows

@@ -71,6 +71,13 @@ class Message(Wire):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[Part] | None = None
 
+    @model_validator(mode="after")
+    def _asks_something(self) -> Message:
+        texts = [self.content] if isinstance(self.content, str) else [part.text for part in self.content or []]
+        if self.role == "user" and not self.has_audio and not any(text and text.strip() for text in texts):
+            raise ValueError("a user's turn needs text or audio")
+        return self
+
     @property
     def has_audio(self) -> bool:
         """Whether one of its parts is audio."""
@@ -135,11 +142,24 @@ def parse_chat(body: bytes) -> ChatRequest:
     try:
         request = ChatRequest.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise ApiError(f"{where or 'body'}: {first['msg']}", param=where or None, code="invalid_value") from None
+        where, told = _explained(error)
+        raise ApiError(f"{where or 'body'}: {told}", param=where or None, code="invalid_value") from None
     request.check()
     return request
+
+
+def _explained(error: ValidationError) -> tuple[str, str]:
+    """Return where a request is wrong and what is expected there.
+
+    Of a field that may be a string or a list every error of both ways is listed; the one that came furthest is meant.
+    """
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    places = [tuple(step for step in one["loc"] if step != "str" and "[" not in str(step)) for one in found]
+    first = places[0]
+    same = [index for index, place in enumerate(places) if place[: len(first)] == first]
+    deepest = max(same, key=lambda index: len(places[index]))
+    told = {found[i]["msg"]: None for i in same if places[i] == places[deepest]}
+    return ".".join(map(str, places[deepest])), " or: ".join(told)
 
 
 def usage(told: Any) -> dict[str, Any]:

@@ -195,6 +195,8 @@ class Run:
             self._claim(resolved)
         else:
             _same_recipe(written, resolved)
+            if checkpoint.newest(self.out / "checkpoints") is None:
+                self.tell(f"{self.out}: stopped before its first checkpoint, starting from the beginning")
 
     def _claim(self, resolved: str) -> None:
         """Make the folder, with the recipe whole in it."""
