@@ -89,8 +89,7 @@ def command(
     from ossicle.evaluation.run import Setting
     from ossicle.evaluation.task import load_spec, suite_specs
 
-    specs = [load_spec(path) for path in task or ()]
-    specs = specs or ([] if rescore or verify else suite_specs(suite))  # a name that means nothing is told first
+    specs = [load_spec(path) for path in task or ()] or ([] if rescore or verify else suite_specs(suite))
     setting = Setting(
         suite=",".join(spec.task for spec in specs) if task else suite,
         root=root,
@@ -151,7 +150,7 @@ def _run(setting: Any, specs: list, old: dict[str, Any] | None, wish: _Wish) -> 
 
 
 def _old_specs(suite: str) -> list:
-    """Return the tasks of an earlier run."""
+    """Return the tasks of an earlier run; a new one's are looked up before anything else can be refused."""
     from ossicle.evaluation.task import suite_specs
 
     try:
