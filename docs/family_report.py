@@ -40,7 +40,8 @@ means over the kinds of questions of suite `nano` on recordings that neither nan
 fsdd speaker theo, EMO-DB speakers 03 and 08, 12 % of the Berklee sound groups, parametric sounds of a fresh seed.
 `librispeech_gender` is outside: no decoder was taught on that corpus (nano's speech encoder was), and it is left out of
 the mean. A row of one seed says nothing about how much another seed would differ: intervals are over recordings. Times
-are of one thread that others interrupted; operations are not.
+are of one thread that others interrupted; operations are not. p is McNemar's test over answers, made before `compare`
+swapped whole clusters: it takes several seeds of one recording for independent and is too small there.
 
 *holds*: the 95 % interval of the paired difference lies above what is claimed; *does not*: below it; *cannot tell*:
 it covers it, and the smallest detectable difference says what would have been seen; or a row is missing, and the
