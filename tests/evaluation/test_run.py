@@ -293,17 +293,21 @@ def test_a_blind_question_of_two_tasks_gets_the_longer_answer(lengths, breaks, t
     assert asked == ["broken"] * breaks + [64]
 
 
-def test_null_is_no_label(tmp_path):
+def own_task(tmp_path, labels, rows):
+    """Build a task of one's own over clips with these labels."""
     from ossicle.evaluation.task import load_spec
 
-    labels = [*"ab" * 20, None, [None], ["a", None]]
-    write_set(tmp_path / "kitchen", [{"label": label, "about": None} for label in labels])
-    path = tmp_path / "kitchen.yaml"
-    rows = "rows:\n  sound: {truth: label, parser: labels, metric: precision, questions: ['What is it?']}\n"
-    path.write_text(f"task: kitchen\nsource: {{set: kitchen}}\n{rows}")
+    write_set(tmp_path / "own", [{"label": label, "about": None} for label in labels])
+    path = tmp_path / "own.yaml"
+    path.write_text(f"task: own\nsource: {{set: own}}\nrows:\n  {rows}\n")
     outcome = Outcome()
-    build_tasks(Setting(suite="kitchen", root=tmp_path), [load_spec(path)], outcome)
-    task = outcome.built["kitchen"]
+    build_tasks(Setting(suite="own", root=tmp_path), [load_spec(path)], outcome)
+    return outcome.built["own"]
+
+
+def test_null_is_no_label(tmp_path):
+    row = "sound: {truth: label, parser: labels, metric: precision, questions: ['What is it?']}"
+    task = own_task(tmp_path, [*"ab" * 20, None, [None], ["a", None]], row)
     assert task.vocabularies["sound"] == {"a": [], "b": []}
     assert task.skipped == {"no 'label'": 2}
     assert [item.truth for item in task.items] == [*"ab" * 20, ["a"]]
@@ -311,15 +315,8 @@ def test_null_is_no_label(tmp_path):
 
 
 def test_a_truth_that_no_answer_can_name_is_left_out_and_counted(tmp_path):
-    from ossicle.evaluation.task import load_spec
-
-    write_set(tmp_path / "machines", [{"label": label} for label in [*["healthy", "worn"] * 20, "rusty"]])
-    path = tmp_path / "machines.yaml"
-    rows = "rows:\n  state: {vocabulary: {healthy: [], worn: [used]}, questions: ['How is it?']}\n"
-    path.write_text(f"task: machines\nsource: {{set: machines}}\n{rows}")
-    outcome = Outcome()
-    build_tasks(Setting(suite="machines", root=tmp_path), [load_spec(path)], outcome)
-    task = outcome.built["machines"]
+    row = "state: {vocabulary: {healthy: [], worn: [used]}, questions: ['How is it?']}"
+    task = own_task(tmp_path, [*["healthy", "worn"] * 20, "rusty"], row)
     assert task.skipped == {"'rusty' is no label of row 'state'": 1}
     assert {item.truth for item in task.items} == {"healthy", "worn"}
 

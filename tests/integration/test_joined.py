@@ -47,12 +47,7 @@ def test_a_batch_whose_rows_differ_needs_a_mask():
     assert deaf_rows(query, key, text_mask, positions, torch.full((2, 5), 3)) is None
 
 
-@pytest.mark.parametrize("options", [{}, {"positions": "block"}, {"visibility": "all"}], ids=str)
-def test_a_model_without_a_mask_as_with_one(options, monkeypatch):
-    model = tiny_model(streams=[stream(**options)])
-    audio, lengths = clips(0.7, 0.7)
-    ids, mask = text(model, [[3, "a", 9], [3, "a", 9]], lengths)
-    connected = model.connect(model.encode(audio, lengths))
+def the_same_without_a_mask(monkeypatch, model, ids, mask, connected):
     made = []
     monkeypatch.setattr(joined, "full_mask", lambda *args: made.append(1) or full_mask(*args))
     logits = []
@@ -65,20 +60,21 @@ def test_a_model_without_a_mask_as_with_one(options, monkeypatch):
     torch.testing.assert_close(*logits, atol=1e-5, rtol=1e-4)
 
 
-def test_a_stream_without_a_token_needs_no_mask_and_changes_nothing():
+@pytest.mark.parametrize("options", [{}, {"positions": "block"}, {"visibility": "all"}], ids=str)
+def test_a_model_without_a_mask_as_with_one(options, monkeypatch):
+    model = tiny_model(streams=[stream(**options)])
+    audio, lengths = clips(0.7, 0.7)
+    ids, mask = text(model, [[3, "a", 9], [3, "a", 9]], lengths)
+    connected = model.connect(model.encode(audio, lengths))
+    the_same_without_a_mask(monkeypatch, model, ids, mask, connected)
+
+
+def test_a_stream_without_a_token_needs_no_mask(monkeypatch):
     model = tiny_model(streams=[stream()])
     audio, lengths = clips(0.7)
     ids, mask = text(model, [[3, "a", 9]], lengths)
-    connected = {
-        name: tokens.take(torch.tensor([0])) for name, tokens in model.connect(model.encode(audio, lengths)).items()
-    }
+    connected = model.connect(model.encode(audio, lengths))
     nothing = {
         name: tokens.with_values(tokens.values[:, :0], valid=tokens.valid[:, :0]) for name, tokens in connected.items()
     }
-    logits = []
-    with torch.no_grad():
-        for split in (False, True):
-            memory, placement = model.remember(ids, mask, nothing)
-            memory.joined = Joined(split=split)
-            logits.append(model(ids, audio_memory=memory, position_ids=placement.positions).logits)
-    torch.testing.assert_close(*logits, atol=1e-5, rtol=1e-4)
+    the_same_without_a_mask(monkeypatch, model, ids, mask, nothing)

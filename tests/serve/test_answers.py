@@ -371,9 +371,8 @@ def test_a_call_that_nobody_waits_for_any_more_is_left_out_and_harms_nothing(sta
     assert answer(state, "what?", max_tokens=2)[1].reason in ("stop", "length")
 
 
-@pytest.mark.parametrize("temperature", [1e-39, 1e-6, 0.01])
-def test_however_cold_an_answer_is_it_is_the_likeliest_and_no_other_ends_with_it(state, temperature):
-    greedy, _, _ = answer(state, "what?", max_tokens=12)
+def begun(state):
+    """Begin an answer; return what is set when it is over, and where its events go."""
     over, told = threading.Event(), []
 
     def emit(event):
@@ -381,9 +380,15 @@ def test_however_cold_an_answer_is_it_is_the_likeliest_and_no_other_ends_with_it
         if not isinstance(event, Piece):
             over.set()
 
-    state.worker.submit(
-        Job(messages=[{"role": "user", "content": "x"}], clips=[], sampling=Sampling(max_tokens=48), emit=emit)
-    )
+    messages = [{"role": "user", "content": "x"}]
+    state.worker.submit(Job(messages=messages, clips=[], sampling=Sampling(max_tokens=48), emit=emit))
+    return over, told
+
+
+@pytest.mark.parametrize("temperature", [1e-39, 1e-6, 0.01])
+def test_however_cold_an_answer_is_it_is_the_likeliest_and_no_other_ends_with_it(state, temperature):
+    greedy, _, _ = answer(state, "what?", max_tokens=12)
+    over, told = begun(state)
     cold, done, _ = answer(state, "what?", max_tokens=12, temperature=temperature, seed=0)
     assert isinstance(done, Done)
     assert cold == greedy or temperature > 1e-3
@@ -399,16 +404,7 @@ def test_an_answer_that_cannot_choose_ends_alone(state, monkeypatch):
         return take(self, logits, likeliest)
 
     monkeypatch.setattr(Generation, "take", broken)
-    over, told = threading.Event(), []
-
-    def emit(event):
-        told.append(event)
-        if not isinstance(event, Piece):
-            over.set()
-
-    state.worker.submit(
-        Job(messages=[{"role": "user", "content": "x"}], clips=[], sampling=Sampling(max_tokens=48), emit=emit)
-    )
+    over, told = begun(state)
     _, failed, _ = answer(state, "what?", max_tokens=7)
     assert isinstance(failed, Failed) and failed.error.status == 500
     assert over.wait(60) and isinstance(told[-1], Done)
