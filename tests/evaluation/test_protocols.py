@@ -16,12 +16,13 @@ from evaluation.conftest import write_set
 from evaluation.doubles import Deaf, Oracle, Said
 from evaluation.tiny_lms import text_lm
 from ossicle.errors import ConfigError, DataError
+from ossicle.evaluation import text_only
 from ossicle.evaluation.card import read_card
 from ossicle.evaluation.embedding import cosine, embedder_named, hash_embed, nearest
 from ossicle.evaluation.predictions import write_questions
 from ossicle.evaluation.remote import Remote, remote_named
 from ossicle.evaluation.run import Outcome, Setting, build_tasks, run_suite
-from ossicle.evaluation.task import shipped_specs, suite_specs
+from ossicle.evaluation.task import HERE, shipped_specs, suite_specs
 
 MODEL = {"name": "oracle", "hash": ""}
 
@@ -266,11 +267,15 @@ def test_a_server_that_is_not_there_is_one_line():
 def test_verify_names_what_differs(tiny_root, tmp_path, monkeypatch, capsys):
     from ossicle.cli.app import run
 
+    few = text_only.questions()[:8]
+    monkeypatch.setattr(text_only, "questions", lambda: few)
     monkeypatch.chdir(tmp_path)
-    command = ["eval", "nano", "--suite", "fsdd_digit", "--root", str(tiny_root), "--limit", "3", "--out", "first"]
-    assert run(command) == 0
+    shipped = (HERE / "fsdd_digit.yaml").read_text(encoding="utf-8")
+    Path("own.yaml").write_text(shipped.replace("suites: [nano]", ""))  # of no suite: no questions to decline
+    own = ["eval", "nano", "--task", "own.yaml", "--root", str(tiny_root)]
+    assert run([*own, "--limit", "3", "--out", "first"]) == 0
     card = next(Path("first").glob("*.json"))
-    verify = ["eval", "nano", "--verify", str(card), "--root", str(tiny_root)]
+    verify = [*own, "--verify", str(card)]
     capsys.readouterr()
     assert run(verify) == 0
     assert capsys.readouterr().out.strip() == "reproduces: bit for bit"

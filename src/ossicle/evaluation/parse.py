@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,10 @@ def plain(text: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"[\"“”*_`]", "", text.replace("’", "'").lower())).strip()
 
 
+plain_label = lru_cache(maxsize=4096)(plain)
+"""`plain` of a label or alias, which every answer of a task is compared with."""
+
+
 @cache
 def vocabularies() -> dict[str, dict[str, list[str]]]:
     """Return the label lists that come with ossicle."""
@@ -84,7 +88,7 @@ def mentions(text: str, vocabulary: Vocabulary) -> list[str]:
         >>> mentions("Not a dog, but rain and then a rooster.", {"dog": ["barking"], "rain": [], "rooster": []})
         ['rain', 'rooster']
     """
-    owner = {plain(alias): label for label, aliases in vocabulary.items() for alias in (label, *aliases)}
+    owner = {plain_label(alias): label for label, aliases in vocabulary.items() for alias in (label, *aliases)}
     words = plain(text)
     found = []
     for match in _pattern(tuple(owner)).finditer(words):

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import Field, model_validator
 
-from ossicle.config import Section, validate
+from ossicle.config import SafeLoader, Section, validate
 from ossicle.errors import ConfigError, DataError, suggest
 from ossicle.types import Waveform
 
@@ -197,7 +198,7 @@ def load_spec(path: Path) -> TaskSpec:
         ConfigError: The file cannot be read, or a key does not fit.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=SafeLoader)
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot read the task: {error}") from None
     if not isinstance(values, dict):
@@ -209,10 +210,12 @@ def load_spec(path: Path) -> TaskSpec:
     return spec
 
 
+_shipped = cache(load_spec)
+
+
 def shipped_specs() -> dict[str, TaskSpec]:
     """Return the tasks that come with ossicle, by name."""
-    specs = [load_spec(path) for path in sorted(HERE.glob("*.yaml"))]
-    return {spec.task: spec for spec in specs}
+    return {spec.task: spec for spec in map(_shipped, sorted(HERE.glob("*.yaml")))}
 
 
 def suite_specs(suite: str) -> list[TaskSpec]:

@@ -154,10 +154,11 @@ def open_port(host: str, port: int) -> socket.socket:
         ConfigError: The host is unknown, or the port is in use or not ours.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError, OverflowError):
         raise ConfigError(f"--host {host} --port {port}: no such address; try --host 127.0.0.1") from None
-    opened = socket.socket(family, socket.SOCK_STREAM)
+    # With TCP named: asyncio sends small pieces at once only then, else each answer waits 40 ms for an acknowledgement.
+    opened = socket.socket(family, kind, protocol)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         opened.bind(address)
