@@ -21,6 +21,9 @@ ifneq ($(wildcard ../shared/golden/.),)
 export OSSICLE_GOLDEN ?= $(abspath ../shared/golden)
 endif
 
+# Tests start many processes: each would compile torch and transformers anew where Python may keep nothing.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check fix docs cards matrix gpu clean
 

@@ -226,26 +226,63 @@ def test_clips_are_heard_while_others_are_answered_the_shortest_first(engine, mo
     limits = Limits(running=4, waiting=8)
     made = State("ears", Keys(), limits)
     made.worker = Worker(engine, made.store, limits, made.metrics, ears=1)
-    order, over = [], threading.Semaphore(0)
+    order, over, hear = [], threading.Semaphore(0), made.worker._hear
 
-    def job(name, seconds):
+    def heard(jobs):
+        order.extend(job.clips[0].num_samples / 16000 for job in jobs)
+        return hear(jobs)
+
+    def job(seconds):
         def emit(event):
             if not isinstance(event, Piece):
-                order.append(name)
                 over.release()
 
         messages = [{"role": "user", "content": "<audio>"}]
         return Job(messages=messages, clips=[clip(300.0, seconds)], sampling=Sampling(max_tokens=1), emit=emit)
 
+    monkeypatch.setattr(made.worker, "_hear", heard)
     with made.worker._ears[0]:  # as while another clip is encoded
-        for name, seconds in (("first", 0.3), ("long", 2.0), ("short", 0.1)):
-            made.worker.submit(job(name, seconds))
+        for seconds in (0.3, 2.0, 0.1):
+            made.worker.submit(job(seconds))
             time.sleep(0.1)
         assert answer(made, "text alone", max_tokens=2)[1].completion_tokens == 2
+        assert not order
     for _ in range(3):
         assert over.acquire(timeout=60)
     made.worker.close()
-    assert order == ["first", "short", "long"]
+    assert order == [0.3, 0.1, 2.0]
+
+
+def test_of_many_clips_most_are_heard_before_the_answers_begin_and_text_does_not_wait(engine, monkeypatch):
+    monkeypatch.setattr(waiting, "PATIENCE_S", 1000.0)
+    limits = Limits(running=8, waiting=8)
+    made = State("together", Keys(), limits)
+    made.worker = Worker(engine, made.store, limits, made.metrics, ears=1)
+    order, over, hear = [], threading.Semaphore(0), made.worker._hear
+
+    def heard(jobs):
+        rows = hear(jobs)
+        order.extend(["heard"] * len(jobs))
+        return rows
+
+    def job(seconds):
+        def emit(event):
+            if isinstance(event, Done):
+                order.append("answered")
+                over.release()
+
+        messages = [{"role": "user", "content": "<audio>"}]
+        return Job(messages=messages, clips=[clip(300.0, seconds)], sampling=Sampling(max_tokens=1), emit=emit)
+
+    monkeypatch.setattr(made.worker, "_hear", heard)
+    with made.worker._ears[0]:
+        for seconds in (0.1, 0.4, 1.6, 6.4):  # too unlike to be heard together
+            made.worker.submit(job(seconds))
+        assert answer(made, "text alone", max_tokens=2)[1].completion_tokens == 2
+    for _ in range(4):
+        assert over.acquire(timeout=60)
+    made.worker.close()
+    assert order[:3] == ["heard"] * 3 and sorted(order) == ["answered"] * 4 + ["heard"] * 4
 
 
 def test_who_asks_at_once_about_one_clip_shares_its_handle(engine):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -19,6 +20,7 @@ import pytest
 
 import ossicle
 from ossicle.cli import app
+from ossicle.serve.run import open_port
 from serve.conftest import wav
 
 NANO = Path(ossicle.__file__).parent / "nano" / "config.json"
@@ -63,6 +65,24 @@ def _served(words):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not NANO.is_file(), reason="nano is not in this checkout")
+def test_small_pieces_leave_at_once():
+    """Without TCP_NODELAY each answer waits for the client's acknowledgement of its head, 40 ms on Linux."""
+    opened, told = open_port("127.0.0.1", 0), []
+
+    async def taken() -> None:
+        def note(reader, writer):
+            told.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        async with await asyncio.start_server(note, sock=opened):
+            reader, writer = await asyncio.open_connection(*opened.getsockname())
+            await reader.read()
+            writer.close()
+
+    asyncio.run(taken())
+    assert told and told[0]
+
+
 def test_nano_is_served_asked_and_drained():
     process, url = _served(["nano", "--port", "0", "--no-page"])
     try:

@@ -61,3 +61,12 @@ def test_a_clip_that_is_being_heard_is_not_begun_again():
     assert waiting.take(8) == [] and len(waiting) == 1
     waiting.heard(first)
     assert [one.clips[0].audio for one in waiting.take(8)] == ["a"]
+
+
+def test_short_clips_are_soon_heard_until_they_are_and_long_ones_never():
+    waiting = filled(job(1.0), job(19.0), job(21.0), job(3600.0))
+    assert waiting.soon == 2
+    first = waiting.take(8)
+    assert waiting.soon == 2, "the first is being heard"
+    waiting.heard(first)
+    assert waiting.soon == 1

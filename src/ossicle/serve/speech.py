@@ -27,22 +27,22 @@ class Speech:
         self.text = ""
         self.stopped = False
         self._sent = self._before = self._read = 0
+        self._known = ""
 
     def push(self, token: int) -> str:
         """Take a token; return what may be sent now."""
         self.ids.append(token)
-        known = self._decode(self.ids[self._before : self._read])
         whole = self._decode(self.ids[self._before :])
-        if len(whole) > len(known) and not whole.endswith(HALF):
-            self._grow(whole[len(known) :])
+        if len(whole) > len(self._known) and not whole.endswith(HALF):
+            self._grow(whole[len(self._known) :])
             self._before, self._read = self._read, len(self.ids)
+            self._known = self._decode(self.ids[self._before :])
         return self._send(len(self.text) if self.stopped else len(self.text) - self._held())
 
     def finish(self) -> str:
         """Return what is left to send at the end."""
         if not self.stopped:
-            known = self._decode(self.ids[self._before : self._read])
-            self._grow(self._decode(self.ids[self._before :])[len(known) :])
+            self._grow(self._decode(self.ids[self._before :])[len(self._known) :])
         self.text = self.text.rstrip()
         return self._send(len(self.text))
 

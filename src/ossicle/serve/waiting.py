@@ -27,10 +27,16 @@ class Waiting:
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
+        self._taken: list[Job] = []
         self._heard_now: set[tuple[str, str]] = set()
 
     def __len__(self) -> int:
         return len(self.jobs)
+
+    @property
+    def soon(self) -> int:
+        """Jobs that will soon be heard: those with short clips, waiting or being heard."""
+        return sum(_seconds(job) <= TOGETHER_S for job in (*self.jobs, *self._taken))
 
     def add(self, job: Job) -> None:
         """Take a job."""
@@ -57,10 +63,13 @@ class Waiting:
             self._heard_now |= _clips(job)
         taken = set(map(id, chosen))
         self.jobs = [job for job in self.jobs if id(job) not in taken]
+        self._taken += chosen
         return chosen
 
     def heard(self, jobs: list[Job]) -> None:
         """Be told that these are no longer being heard."""
+        done = set(map(id, jobs))
+        self._taken = [job for job in self._taken if id(job) not in done]
         for job in jobs:
             self._heard_now -= _clips(job)
 

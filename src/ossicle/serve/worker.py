@@ -4,9 +4,9 @@
     text alone ─────────────────────────────────────────►                      some answers or a piece of a longer one
 
 So a short question waits neither for a long answer to end nor for a long prompt to be read, and no answer stops while a
-clip is encoded. On a CPU a second ear helps as long as more clips wait than answers run: it takes time from few answers
-that many are waiting for. A queue that is full refuses; deadlines and clients that went away end an answer at its next
-token.
+clip is encoded. Of many short clips that come at once most are heard before their answers begin, together. On a CPU a
+second ear helps as long as more clips wait than answers run: it takes time from few answers that many are waiting for.
+A queue that is full refuses; deadlines and clients that went away end an answer at its next token.
 
 Source: iteration-level scheduling as in Orca (OSDI 2022), §3.1; the ears are our choice.
 """
@@ -38,8 +38,11 @@ from ossicle.serve.waiting import Waiting
 
 logger = logging.getLogger(__name__)
 RETRY_S = 2
-HEARD_AHEAD = 8
+HEARD_AHEAD = 16
 """Clips that are heard before their answers have a place, at most."""
+HEARD_FIRST = 3
+"""So many answers run or are ready for each short clip still to be heard before another begins: of many clips that come
+at once the answers begin together, and take fewer steps."""
 BEGUN_AT_ONCE = 4
 """Prompts that join between two turns, at most; making one takes a part of the time of a token."""
 PIECE_S = 0.02
@@ -175,7 +178,7 @@ class Worker:
             half_of_the_cores(self._cores)
         while True:
             with self._wake:
-                while not (self._heard or len(self._batch) or self._calls or self._closing):
+                while not (self._ready() or len(self._batch) or self._calls or self._closing):
                     self._wake.wait()
                 if self._closing:
                     break
@@ -189,13 +192,20 @@ class Worker:
         for row in left:
             _job(row).emit(Failed(error=ApiError("the server is stopping", status=503, code="stopping")))
 
+    def _ready(self) -> Job | Generation | None:
+        """Return what begins next; what has no clip does not wait for those that others are asked about."""
+        if self._waiting.soon * HEARD_FIRST <= len(self._heard) + len(self._batch):
+            return next(iter(self._heard), None)
+        return next((row for row in self._heard if isinstance(row, Job)), None)
+
     def _admit(self) -> None:
         """Let answers begin while there are places and memory for their keys and values."""
         for _ in range(BEGUN_AT_ONCE):
             with self._wake:
-                if not self._heard or len(self._batch) >= self.limits.running:
+                first = self._ready()
+                if first is None or len(self._batch) >= self.limits.running:
                     return
-                first = self._heard.popleft()
+                self._heard.remove(first)
                 self._wake.notify_all()
             job = _job(first)
             row = (self._prepared(first) if isinstance(first, Job) else first) if self._wanted(job) else None
