@@ -63,8 +63,6 @@ def _served(words):
     return process, found[0]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not NANO.is_file(), reason="nano is not in this checkout")
 def test_small_pieces_leave_at_once():
     """Without TCP_NODELAY each answer waits for the client's acknowledgement of its head, 40 ms on Linux."""
     opened, told = open_port("127.0.0.1", 0), []
@@ -83,6 +81,8 @@ def test_small_pieces_leave_at_once():
     assert told and told[0]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not NANO.is_file(), reason="nano is not in this checkout")
 def test_nano_is_served_asked_and_drained():
     process, url = _served(["nano", "--port", "0", "--no-page"])
     try:
