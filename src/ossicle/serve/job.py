@@ -77,7 +77,7 @@ class Failed:
 Event = Piece | Done | Failed
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Job:
     """One question to answer.
 
