@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +217,44 @@ def test_an_interrupted_run_goes_on_to_the_same_losses(
     assert any("resumed after step" in line for line in said) or moment < 2
     assert any("stopped before its first checkpoint" in line for line in said) == (moment < 2)
     assert not any("stage 'align' trains" in line for line in said) or moment < 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("moment", "said"), [(2, "step 3 of stage 'align'"), (4, "step 5 of stage 'align'"), (10, "")])
+def test_a_run_that_is_asked_to_stop_is_saved_after_the_step_at_hand(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int, said: str, number: int
+) -> None:
+    """In the middle, at a stage's end (there is another), and at the very end, where it is finished instead."""
+    out, _, _ = finished
+    step, seen = runs.StageRun.step, []
+    before = signal.getsignal(number)
+
+    def asked(self: Any, place: int) -> Any:
+        seen.append(place)
+        if len(seen) == moment + 1:
+            signal.raise_signal(number)
+        return step(self, place)
+
+    monkeypatch.setattr(runs.StageRun, "step", asked)
+    loaded = tiny(tmp_path)
+    with pytest.raises(KeyboardInterrupt, match=said) if said else contextlib.nullcontext():
+        Run(loaded, tmp_path / "out", tell=lambda _: None).train()
+    assert len(seen) == moment + 1
+    assert signal.getsignal(number) == before
+    Run(loaded, tmp_path / "out", tell=lambda _: None).train(resume=True)
+    assert len(seen) == 11, "nothing was done twice"
+    assert losses(tmp_path / "out") == losses(out)
+
+
+def test_who_asks_twice_is_stopped_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(self: Any, place: int) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("the step went on")
+
+    monkeypatch.setattr(runs.StageRun, "step", asked)
+    with pytest.raises(KeyboardInterrupt):
+        Run(tiny(tmp_path), tmp_path / "out", tell=lambda _: None).train()
 
 
 def test_heads_start_the_same_in_a_run_that_goes_on_from_the_stage_before(

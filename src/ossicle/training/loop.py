@@ -13,6 +13,8 @@ import contextlib
 import json
 import logging
 import math
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -186,6 +188,7 @@ def run_steps(
     *,
     log_row: Callable[[dict[str, Any]], None],
     save: Callable[[int], None],
+    stopping: Callable[[], bool] = lambda: False,
 ) -> None:
     """Run the steps of a stage from `start` to its end, with a progress bar on stderr.
 
@@ -194,6 +197,10 @@ def run_steps(
         start: Steps already done.
         log_row: Takes the row of every step.
         save: Takes the number of steps done, whenever a checkpoint is due.
+        stopping: Whether to stop before the next step (`interruptible`).
+
+    Raises:
+        KeyboardInterrupt: Stopped; what is done is saved.
     """
     stage = run.context.stage
     with _bar(stage.name, start, run.steps) as bar:
@@ -203,8 +210,42 @@ def run_steps(
             bar.set_postfix(loss=f"{report.loss:.3f}", tokens_s=f"{report.tokens / report.seconds:.0f}", refresh=False)
             bar.update()
             done = number + 1
-            if done % stage.checkpoint_every == 0 and done < run.steps:
+            if done == run.steps:
+                return
+            if stopping():
                 save(done)
+                raise stopped(done, stage.name)
+            if done % stage.checkpoint_every == 0:
+                save(done)
+
+
+def stopped(done: int, stage: str) -> KeyboardInterrupt:
+    """Return what ends a run that was asked to stop, once it is saved."""
+    return KeyboardInterrupt(f"stopped after step {done} of stage '{stage}', which is saved; go on with --resume")
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C or SIGTERM wait for the step at hand, so that it can be saved; the second stops at once.
+
+    Yields whether it is time to stop. Only one process alone waits, in its main thread: several would stop after
+    different steps, and each wait for the others.
+    """
+    asked: list[int] = []
+
+    def stop(number: int, _: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    alone = processes.world() == 1 and threading.current_thread() is threading.main_thread()
+    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if alone and signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heard}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ from ossicle.training import checkpoint, freeze, lora, processes, shard
 from ossicle.training.build import Built, build, outline
 from ossicle.training.checkpoint import Place
 from ossicle.training.compiled import compile_blocks, compile_none
-from ossicle.training.loop import StageRun, autocast_dtype, run_steps
+from ossicle.training.loop import StageRun, autocast_dtype, interruptible, run_steps, stopped
 from ossicle.training.objectives.base import Objective, StageContext
 from ossicle.training.recipe import Loaded, Recipe, Stage
 from ossicle.training.result import TrainResult, result_of, versions
@@ -249,13 +249,16 @@ class Run:
             for tracker in trackers if processes.is_main() else []:
                 tracker.write(row)
 
-        run_steps(run, place.step, log_row=log_row, save=save)
-        measures = objective.finish()
-        skipped = dict(getattr(getattr(objective, "collator", None), "skips", {}))
-        facts = {"trainable": sum(row.trainable for row in table), "measures": measures, "skipped": skipped}
-        if processes.is_main():
-            trackers[0].write({"stage": stage.name, "finished": steps, **facts})
-        save(steps)
+        with interruptible() as stopping:
+            run_steps(run, place.step, log_row=log_row, save=save, stopping=stopping)
+            measures = objective.finish()
+            skipped = dict(getattr(getattr(objective, "collator", None), "skips", {}))
+            facts = {"trainable": sum(row.trainable for row in table), "measures": measures, "skipped": skipped}
+            if processes.is_main():
+                trackers[0].write({"stage": stage.name, "finished": steps, **facts})
+            save(steps)
+            if stopping() and place.stage + 1 < len(self.recipe.stages):
+                raise stopped(steps, stage.name)
 
     def _save(self, built: Built, run: StageRun, place: Place, table: list[freeze.PartCount]) -> None:
         """Write one checkpoint."""
