@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ossicle.data.manifest import may_train, read_set, read_sets, sets
+from ossicle.data.manifest import clip_of, may_train, read_set, read_sets, sets
 from ossicle.data.rows import read_appended, read_rows
 from ossicle.errors import DataError
 
@@ -70,6 +70,20 @@ def test_a_torn_last_row_is_cut_off(tmp_path: Path) -> None:
     path.write_text('{"a": "1\u2028"}\n{"a": "2')
     assert read_appended(path) == read_appended(path) == [{"a": "1\u2028"}]
     assert path.read_text() == '{"a": "1\u2028"}\n'
+
+
+@pytest.mark.parametrize(
+    ("row", "labels"),
+    [
+        ({"labels": ["rain", None, 3]}, ("rain", "3")),
+        ({"labels": None}, ()),
+        ({"label": "rain"}, ("rain",)),
+        ({"label": None}, ()),
+        ({}, ()),
+    ],
+)
+def test_labels_are_one_or_a_list_and_null_is_none(tmp_path: Path, row: dict, labels: tuple[str, ...]) -> None:
+    assert clip_of({"path": "a.wav", **row}, tmp_path, source="mine").labels == labels
 
 
 def test_a_folder_without_manifest_is_an_error(tmp_path: Path) -> None:

@@ -126,10 +126,10 @@ _TEXTS += ("age", "sentiment", "title", "recording")
 
 
 def _listed(row: dict[str, Any], many: str, one: str) -> tuple[str, ...]:
+    """Return the values of a field that may hold one or a list; null, alone or in a list, is none."""
     value = row.get(many, row.get(one, ()))
-    if value is None:
-        return ()
-    return tuple(str(item) for item in value) if isinstance(value, list | tuple) else (str(value),)
+    values = value if isinstance(value, list | tuple) else (value,)
+    return tuple(str(item) for item in values if item is not None)
 
 
 def _text(value: Any) -> str | None:
