@@ -22,7 +22,7 @@ from ossicle.inference.engine import Engine, load
 from ossicle.inference.store import recording
 from ossicle.model import AudioLM, AudioLMConfig
 from ossicle.processor import AudioProcessor
-from ossicle.serve import waiting
+from ossicle.serve import waiting, worker
 from ossicle.serve.decoding import Generation, choose, unspecial
 from ossicle.serve.job import Done, Failed, Job, Piece, Sampling
 from ossicle.serve.keys import Keys
@@ -253,36 +253,76 @@ def test_clips_are_heard_while_others_are_answered_the_shortest_first(engine, mo
     assert order == [0.3, 0.1, 2.0]
 
 
-def test_of_many_clips_most_are_heard_before_the_answers_begin_and_text_does_not_wait(engine, monkeypatch):
+@pytest.fixture
+def ear(engine, monkeypatch):
+    """A server with one ear, and what happens in it: `heard` for each clip, `answered` for each answer."""
     monkeypatch.setattr(waiting, "PATIENCE_S", 1000.0)
-    limits = Limits(running=8, waiting=8)
-    made = State("together", Keys(), limits)
-    made.worker = Worker(engine, made.store, limits, made.metrics, ears=1)
-    order, over, hear = [], threading.Semaphore(0), made.worker._hear
+    made = State("ear", Keys(), Limits(running=8, waiting=32))
+    made.worker = Worker(engine, made.store, made.limits, made.metrics, ears=1)
+    made.order, made.over, hear = [], threading.Semaphore(0), made.worker._hear
 
     def heard(jobs):
         rows = hear(jobs)
-        order.extend(["heard"] * len(jobs))
+        made.order.extend(["heard"] * len(jobs))
         return rows
 
-    def job(seconds):
+    def ask(seconds):
         def emit(event):
             if isinstance(event, Done):
-                order.append("answered")
-                over.release()
+                made.order.append("answered")
+                made.over.release()
 
         messages = [{"role": "user", "content": "<audio>"}]
-        return Job(messages=messages, clips=[clip(300.0, seconds)], sampling=Sampling(max_tokens=1), emit=emit)
+        sampling = Sampling(max_tokens=1)
+        made.worker.submit(Job(messages=messages, clips=[clip(300.0, seconds)], sampling=sampling, emit=emit))
 
     monkeypatch.setattr(made.worker, "_hear", heard)
-    with made.worker._ears[0]:
-        for seconds in (0.1, 0.4, 1.6, 6.4):  # too unlike to be heard together
-            made.worker.submit(job(seconds))
-        assert answer(made, "text alone", max_tokens=2)[1].completion_tokens == 2
-    for _ in range(4):
-        assert over.acquire(timeout=60)
+    made.ask = ask
+    yield made
     made.worker.close()
-    assert order[:3] == ["heard"] * 3 and sorted(order) == ["answered"] * 4 + ["heard"] * 4
+
+
+def test_of_many_clips_most_are_heard_before_the_answers_begin_and_text_does_not_wait(ear):
+    with ear.worker._ears[0]:
+        for seconds in (0.1, 0.4, 1.6, 6.4):  # too unlike to be heard together
+            ear.ask(seconds)
+        assert answer(ear, "text alone", max_tokens=2)[1].completion_tokens == 2
+    for _ in range(4):
+        assert ear.over.acquire(timeout=60)
+    assert ear.order[:3] == ["heard"] * 3 and sorted(ear.order) == ["answered"] * 4 + ["heard"] * 4
+
+
+@pytest.mark.parametrize("bound", ["clips", "bytes"])
+def test_answers_begin_when_no_more_clips_may_be_heard_ahead(ear, monkeypatch, bound):
+    if bound == "clips":
+        monkeypatch.setattr(worker, "HEARD_AHEAD", 2)
+    else:
+        monkeypatch.setattr(ear.worker, "limits", Limits(running=8, waiting=32, cache_bytes=1))
+    monkeypatch.setattr(worker, "HELD_S", 1000.0)
+    with ear.worker._ears[0]:
+        for number in range(12):
+            ear.ask(0.1 * 1.4**number)
+    for _ in range(12):
+        assert ear.over.acquire(timeout=60)
+
+
+def test_no_answer_waits_long_for_clips_that_others_are_asked_about(ear, monkeypatch):
+    monkeypatch.setattr(worker, "HELD_S", 0.05)
+    go, hear = threading.Event(), ear.worker._hear
+
+    def slow(jobs):
+        assert not ear.order or go.wait(60)
+        return hear(jobs)
+
+    monkeypatch.setattr(ear.worker, "_hear", slow)
+    with ear.worker._ears[0]:
+        for seconds in (0.1, 0.4, 1.6):
+            ear.ask(seconds)
+    assert ear.over.acquire(timeout=60)
+    assert ear.order == ["heard", "answered"]
+    go.set()
+    for _ in range(2):
+        assert ear.over.acquire(timeout=60)
 
 
 def test_who_asks_at_once_about_one_clip_shares_its_handle(engine):

@@ -158,12 +158,16 @@ class Batch:
     def __len__(self) -> int:
         return sum(len(lane.rows) for lane in self.lanes.values()) + len(self.prompts)
 
+    def bytes_of(self, row: Row) -> int:
+        """Return the bytes that the keys and values of a row's prompt take, at full precision."""
+        return _width(row) * self.column_bytes
+
     def bytes_with(self, row: Row) -> int:
         """Return the bytes that keys and values would take with one more row, at full precision."""
-        columns = _width(row) + sum(prompt.width for prompt in self.prompts)
+        columns = sum(prompt.width for prompt in self.prompts)
         for lane in self.lanes.values():
             columns += len(lane.rows) * max(map(lane.slots.width, range(len(lane.rows))), default=0)
-        return columns * self.column_bytes
+        return self.bytes_of(row) + columns * self.column_bytes
 
     def join(self, row: Row) -> None:
         """Take a prompt."""

@@ -41,6 +41,7 @@ class Generation:
         token: The last token, not yet run.
         position: Its position.
         memory: The clips, until a slot holds them.
+        heard_at: When its clips were heard.
         over: The answer is finished.
 
     Raises:
@@ -61,6 +62,7 @@ class Generation:
         self._generator = _generator(job.sampling)
         self._told: list[dict[str, Any]] = []
         self._hear(listener, ahead)
+        self.heard_at = time.monotonic()
         self.position = int(self.positions[-1])
         room = _room(engine)
         self._most = min(job.sampling.max_tokens, job.sampling.max_tokens if room is None else room - len(self.ids))

@@ -43,6 +43,8 @@ HEARD_AHEAD = 16
 HEARD_FIRST = 3
 """So many answers run or are ready for each short clip still to be heard before another begins: of many clips that come
 at once the answers begin together, and take fewer steps."""
+HELD_S = 1.0
+"""So long an answer waits for that, at most."""
 BEGUN_AT_ONCE = 4
 """Prompts that join between two turns, at most; making one takes a part of the time of a token."""
 PIECE_S = 0.02
@@ -150,7 +152,7 @@ class Worker:
         """Take the jobs that an ear hears next out of the queue."""
         if self._closing or (ear and len(self._waiting) <= len(self._batch)):
             return []
-        return self._waiting.take(HEARD_AHEAD - len(self._heard))
+        return self._waiting.take(self._room_ahead())
 
     def _hear(self, jobs: list[Job]) -> list[Generation]:
         """Return the answers that can begin; the other jobs are told why not."""
@@ -179,7 +181,7 @@ class Worker:
         while True:
             with self._wake:
                 while not (self._ready() or len(self._batch) or self._calls or self._closing):
-                    self._wake.wait()
+                    self._wake.wait(HELD_S if self._heard else None)
                 if self._closing:
                     break
                 calls, self._calls = list(self._calls), deque()
@@ -194,9 +196,22 @@ class Worker:
 
     def _ready(self) -> Job | Generation | None:
         """Return what begins next; what has no clip does not wait for those that others are asked about."""
-        if self._waiting.soon * HEARD_FIRST <= len(self._heard) + len(self._batch):
-            return next(iter(self._heard), None)
-        return next((row for row in self._heard if isinstance(row, Job)), None)
+        if self._held():
+            return next((row for row in self._heard if isinstance(row, Job)), None)
+        return next(iter(self._heard), None)
+
+    def _held(self) -> bool:
+        """Return whether answers about clips wait until more are heard: not for long, nor where no more can be."""
+        first = next((row for row in self._heard if isinstance(row, Generation)), None)
+        if first is None or not self._room_ahead() or time.monotonic() > first.heard_at + HELD_S:
+            return False
+        return self._waiting.soon * HEARD_FIRST > len(self._heard) + len(self._batch)
+
+    def _room_ahead(self) -> int:
+        """Return how many more clips may be heard before those that are have a place."""
+        ahead = [row for row in self._heard if isinstance(row, Generation)]
+        full = sum(map(self._batch.bytes_of, ahead)) > self.limits.cache_bytes
+        return 0 if full else HEARD_AHEAD - len(ahead)
 
     def _admit(self) -> None:
         """Let answers begin while there are places and memory for their keys and values."""
