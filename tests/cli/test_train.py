@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import signal
 from pathlib import Path
 
 import pytest
 import yaml
 
 from ossicle.cli import app
+from ossicle.training.loop import StageRun, StepReport
 from smallest_recipe import SMALLEST
 
 
@@ -38,6 +40,27 @@ def test_train_prints_stages_and_the_model_folder(recipe: Path, capsys: pytest.C
     assert again["checkpoint"] == result["checkpoint"]
     assert app.run(["train", str(recipe), "--device", "cpu", "--shrink"]) == 0
     assert "model: runs/cli-shrunk/model" in capsys.readouterr().out
+
+
+def test_ctrl_c_says_where_it_stopped_and_how_to_go_on(
+    recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = StageRun.step
+
+    def asked(self: StageRun, number: int) -> StepReport:
+        signal.raise_signal(signal.SIGINT)
+        return step(self, number)
+
+    monkeypatch.setattr(StageRun, "step", asked)
+    words = ["train", str(recipe), "stages.0.steps=3", "--device", "cpu"]
+    assert app.run(words) == 130
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1] == "ossicle: stopped"
+    assert told[-2] == "ossicle: stopped after step 1 of stage 'all', which is saved; go on with --resume"
+    monkeypatch.undo()
+    monkeypatch.chdir(recipe.parent)
+    assert app.run([*words, "--resume"]) == 0
+    assert "resumed after step 1" in capsys.readouterr().err
 
 
 def test_inspect_prints_the_promised_keys(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:

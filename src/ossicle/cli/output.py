@@ -126,7 +126,7 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, SystemExit):
         return (error.code, "") if isinstance(error.code, int) else (0 if error.code is None else 2, str(error.code))
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
-        return STOPPED, str(error) or "stopped"
+        return STOPPED, "stopped"
     if isinstance(error, UserError):
         return 2, str(error)
     if hasattr(error, "format_message"):

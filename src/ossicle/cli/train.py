@@ -54,7 +54,12 @@ def command(
             _note(place)
         folder = processes.agree(out or free_folder(RUNS, name, resume=resume))
         tell = output.note if processes.is_main() else _silent
-        result = runs.Run(loaded, folder, device=place, shrink=shrink, tell=tell).train(resume=resume)
+        try:
+            result = runs.Run(loaded, folder, device=place, shrink=shrink, tell=tell).train(resume=resume)
+        except KeyboardInterrupt as error:  # one without words came in the middle of a step
+            if str(error):
+                output.note(f"ossicle: {error}, which is saved; go on with --resume")
+            raise
         if processes.is_main():
             output.emit(asdict(result), json=json, text=_text(result))
 

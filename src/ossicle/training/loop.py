@@ -221,7 +221,7 @@ def run_steps(
 
 def stopped(done: int, stage: str) -> KeyboardInterrupt:
     """Return what ends a run that was asked to stop, once it is saved."""
-    return KeyboardInterrupt(f"stopped after step {done} of stage '{stage}', which is saved; go on with --resume")
+    return KeyboardInterrupt(f"stopped after step {done} of stage '{stage}'")
 
 
 @contextlib.contextmanager
@@ -239,7 +239,8 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         asked.append(number)
 
     alone = processes.world() == 1 and threading.current_thread() is threading.main_thread()
-    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if alone and signal.getsignal(n) is not signal.SIG_IGN]
+    others = (signal.SIG_IGN, None)  # who ignores a signal, or handles it outside of Python, goes on to do so
+    heard = [n for n in (signal.SIGINT, signal.SIGTERM) if alone and signal.getsignal(n) not in others]
     before = {number: signal.signal(number, stop) for number in heard}
     try:
         yield lambda: bool(asked)
