@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ossicle.data.manifest import clip_of, may_train, read_set, read_sets, sets
+from ossicle.data.manifest import clip_of, digest, may_train, read_set, read_sets, sets
 from ossicle.data.rows import read_appended, read_rows
 from ossicle.errors import DataError
 
@@ -96,3 +96,14 @@ def test_real_sets_are_read(data_root: Path) -> None:
     assert len(clips) == 318 and len({clip.labels for clip in clips}) == 10
     assert all(clip.path.is_file() and may_train(clip) for clip in clips)
     assert {clip.group for clip in read_set(data_root / "emodb_2s")} > {"03"}
+
+
+def test_what_is_made_of_a_set_is_kept_under_another_name_once_a_recording_changes(tmp_path: Path) -> None:
+    (tmp_path / "manifest.jsonl").write_text('{"path": "a.wav"}\n{"path": "absent.wav"}\n')
+    names = [digest(tmp_path)]
+    for content in ("one", "another"):
+        (tmp_path / "a.wav").write_text(content)
+        names.append(digest(tmp_path))
+    assert len(set(names)) == 3
+    (tmp_path / "notes.txt").write_text("not one of its recordings")
+    assert digest(tmp_path) == names[-1]

@@ -63,13 +63,19 @@ def read_set(folder: Path) -> list[Clip]:
 
 
 def digest(folder: Path) -> str:
-    """Return a hash of where a set lies and of its manifest: what is made of it is kept under this name.
+    """Return a hash of where a set lies, of its manifest, and of its recordings' sizes and times.
+
+    What is made of a set is kept under this name, so that a recording changed in place is read again.
 
     Raises:
         DataError: No manifest.
     """
-    place, rows = str(folder.resolve()).encode(), _manifest(folder).read_bytes()
-    return hashlib.blake2b(place + b"\0" + rows, digest_size=8).hexdigest()
+    found = hashlib.blake2b(str(folder.resolve()).encode() + b"\0" + _manifest(folder).read_bytes(), digest_size=8)
+    for clip in read_set(folder):
+        if clip.path.is_file():
+            facts = clip.path.stat()
+            found.update(f"|{facts.st_size}|{facts.st_mtime_ns}".encode())
+    return found.hexdigest()
 
 
 def _manifest(folder: Path) -> Path:

@@ -5,7 +5,7 @@
     espeak-ng words and phrases    ─┘
 
 What is synthesised is a pure function of its seed and count, and is kept in the cache folder once made; so are decoded
-clips, under the place and the manifest of their set.
+clips, under the place of their set, its manifest, and sizes and times of its recordings.
 Source: our choice.
 """
 
