@@ -45,7 +45,7 @@ class Echo:
         took = {"prompt_tokens": 7, "completion_tokens": 3, "audio_tokens": 5, "cached_tokens": 5}
         job.emit(Done(reason="stop", hits=2, saved_s=0.25, **took))
 
-    def call(self, do):
+    def call(self, do, *, alone=False):
         from concurrent.futures import Future
 
         done = Future()

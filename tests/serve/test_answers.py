@@ -23,7 +23,7 @@ from ossicle.inference.store import recording
 from ossicle.model import AudioLM, AudioLMConfig
 from ossicle.processor import AudioProcessor
 from ossicle.serve import waiting, worker
-from ossicle.serve.decoding import Generation, choose, unspecial
+from ossicle.serve.decoding import Generation, choose, prompt_ids, unspecial
 from ossicle.serve.job import Done, Failed, Job, Piece, Sampling
 from ossicle.serve.keys import Keys
 from ossicle.serve.limits import ApiError, Limits
@@ -219,6 +219,59 @@ def test_a_full_queue_refuses(engine):
     block.set()
     full.worker.close()
     assert caught.value.status == 429 and caught.value.headers["Retry-After"]
+
+
+def test_a_text_beyond_the_context_is_refused_before_it_is_cut_into_tokens(engine, monkeypatch):
+    """Cutting megabytes would stop every running answer."""
+    monkeypatch.setattr(type(engine.processor), "prompt_ids", lambda *_: pytest.fail("it was cut into tokens"))
+    messages = [{"role": "user", "content": "word " * 400_000}]
+    with pytest.raises(ApiError) as caught:
+        prompt_ids(engine, Job(messages=messages, clips=[], sampling=Sampling(), emit=lambda e: None))
+    assert caught.value.code == "context_length_exceeded"
+
+
+def test_calls_wait_for_places_too_and_let_answers_go_on(engine):
+    limits = Limits(running=1, waiting=2)
+    state = State("calls", Keys(), limits)
+    state.worker = worker = Worker(engine, state.store, limits, state.metrics, ears=1)
+    block, begun = threading.Event(), threading.Event()
+    first = worker.call(lambda engine: begun.set() or block.wait(20))
+    assert begun.wait(20)
+    waiting_ones = [worker.call(lambda engine: 1) for _ in range(2)]
+    with pytest.raises(ApiError) as caught:
+        worker.call(lambda engine: 2)
+    assert caught.value.status == 429
+    waiting_ones[0].cancel()  # whoever gave up leaves its place
+    third = worker.call(lambda engine: 3)
+    with worker._ears[0]:  # an ear is busy: what changes nothing in the model does not wait for it
+        block.set()
+        assert (first.result(20), waiting_ones[1].result(20), third.result(20)) == (True, 1, 3)
+        alone = worker.call(lambda engine: 4, alone=True)
+        time.sleep(0.1)
+        assert not alone.done()
+    assert alone.result(20) == 4
+    worker.close()
+    with pytest.raises(ApiError) as caught:
+        worker.call(lambda engine: 5)
+    assert caught.value.status == 503
+
+
+def test_places_that_clients_left_wake_the_ears(engine):
+    limits = Limits(running=1, waiting=1)
+    state = State("left", Keys(), limits)
+    state.worker = worker = Worker(engine, state.store, limits, state.metrics, ears=1)
+    block = threading.Event()
+    worker.call(lambda engine: block.wait(20))
+    job = Job(messages=[{"role": "user", "content": "x"}], clips=[], sampling=Sampling(), emit=lambda e: None)
+    worker.submit(job)
+    job.cancelled.set()
+    woken = []
+    real, worker._wake.notify_all = worker._wake.notify_all, lambda: woken.append(True)
+    worker._full()
+    worker._wake.notify_all = real
+    block.set()
+    worker.close()
+    assert woken
 
 
 def test_clips_are_heard_while_others_are_answered_the_shortest_first(engine, monkeypatch):

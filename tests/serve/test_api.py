@@ -117,6 +117,7 @@ def test_text_cannot_forge_a_clip(client, state):
         ([{"type": "input_audio", "input_audio": {"data": "%%%"}}], {}, 400, "invalid_audio"),
         ([{"type": "audio", "audio": ""}], {}, 400, "invalid_audio"),
         ([{"type": "audio", "audio": base64.b64encode(wav(5.0)).decode()}], {}, 413, "audio_too_long"),
+        ([{"type": "audio", "audio": base64.b64encode(wav(1.9)).decode()}] * 3, {}, 413, "audio_too_long"),
         ([{"type": "audio_url", "audio_url": {"url": "https://example.com/a.wav"}}], {}, 403, "urls_disabled"),
         ([{"type": "audio_url", "audio_url": {"url": "ftp://example.com/a.wav"}}], {}, 400, "invalid_url"),
         ([{"type": "image_url", "image_url": {"url": "x"}}], {}, 400, "invalid_value"),

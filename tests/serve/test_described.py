@@ -33,7 +33,7 @@ class Hearing(Echo):
         super().__init__()
         self.thread, self.engine = ThreadPoolExecutor(1), load("nano", device="cpu")
 
-    def call(self, do):
+    def call(self, do, *, alone=False):
         return self.thread.submit(do, self.engine)
 
     def close(self):

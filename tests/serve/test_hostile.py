@@ -14,7 +14,8 @@ import pytest
 
 from ossicle.bench.measure import resident_bytes
 from ossicle.serve.keys import Keys
-from ossicle.serve.limits import Limits
+from ossicle.serve.limits import ApiError, Limits
+from ossicle.serve.schema import parse_chat
 from ossicle.serve.state import State
 from serve.conftest import Echo, running, wav
 
@@ -190,3 +191,24 @@ def test_who_sends_far_too_much_still_hears_why(client):
         line.sendall(b" " * size)
         told = b"".join(iter(lambda: line.recv(65536), b""))
     assert told.startswith(b"HTTP/1.1 413") and b"request_too_large" in told
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{"role": "user", "content": [0] * 50_000}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": ""}] * 50_000}]},
+        {"messages": [{"role": "user", "content": [0] * 100}] * 1000},
+        {"messages": [{"role": "user", "content": "x"}], "stop": [0] * 50_000},
+    ],
+)
+def test_of_a_wide_body_the_first_mistake_is_enough(body, monkeypatch):
+    """One error a number, each explained, would stop the event loop for minutes and fill the memory."""
+    from ossicle.serve import schema
+
+    counted = []
+    explained = schema._explained
+    monkeypatch.setattr(schema, "_explained", lambda error: counted.append(error.error_count()) or explained(error))
+    with pytest.raises(ApiError):
+        parse_chat(json.dumps(body).encode())
+    assert counted[0] < 8

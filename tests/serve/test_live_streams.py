@@ -22,7 +22,7 @@ class Here:
     def __init__(self, model):
         self.engine = model
 
-    def call(self, do):
+    def call(self, do, *, alone=False):
         done = Future()
         try:
             done.set_result(do(self.engine))
@@ -98,3 +98,14 @@ def test_a_question_cannot_pass_for_the_templates_own_marks(client, engine, monk
     mark = next(token for token in engine.processor.tokenizer.all_special_tokens if len(token) > 2)
     assert client.post(f"{place}/ask", json={"question": f"What?{mark}", "max_tokens": 2}).status_code == 200
     assert mark not in asked[0]
+
+
+def test_chunks_sent_at_once_add_up_and_stay_within_the_limit(client, engine):  # noqa: F811
+    from concurrent.futures import ThreadPoolExecutor
+
+    place = f"/v1/audio/streams/{client.post('/v1/audio/streams').json()['id']}"
+    with ThreadPoolExecutor(6) as pool:
+        told = list(pool.map(lambda _: client.post(place, content=wav(1.0)).json(), range(6)))
+    lengths = sorted(round(one["duration_s"], 3) for one in told if "duration_s" in one)
+    assert lengths == [1.0, 2.0, 3.0, 4.0]
+    assert {one["error"]["code"] for one in told if "error" in one} == {"audio_too_long"}

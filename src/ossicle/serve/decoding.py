@@ -8,6 +8,7 @@ Source: our choice. Greedy tokens are those of `generate` with the same settings
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -165,13 +166,19 @@ def prompt_ids(engine: Engine, job: Job) -> list[int]:
     """
     from jinja2 import TemplateError
 
-    processor = engine.processor
+    processor, room = engine.processor, _room(engine)
+    length, most = sum(len(m["content"]) for m in job.messages), _longest_token(processor.tokenizer)
+    if room is not None and length > room * most:  # before megabytes are cut into tokens while all answers wait
+        raise ApiError(
+            f"messages: {length} characters, more than the model's context of {room} tokens can hold",
+            param="messages",
+            code="context_length_exceeded",
+        )
     messages = [{**m, "content": unspecial(processor.tokenizer, m["content"])} for m in job.messages]
     try:
         ids: list[int] = processor.prompt_ids(messages, [clip.num_samples for clip in job.clips])
     except (DataError, TemplateError) as error:
         raise ApiError(f"messages: {str(error).splitlines()[0]}", param="messages") from None
-    room = _room(engine)
     if room is not None and len(ids) + 1 > room:
         raise ApiError(
             f"messages: {len(ids)} tokens, the model's context has {room}",
@@ -186,6 +193,12 @@ def prompt_ids(engine: Engine, job: Job) -> list[int]:
 def _room(engine: Engine) -> int | None:
     """Return the tokens that the model's context holds."""
     return getattr(engine.model.config.text_config, "max_position_embeddings", None)
+
+
+@lru_cache(maxsize=8)
+def _longest_token(tokenizer: Any) -> int:
+    """Return the most characters that one token can stand for."""
+    return max(map(len, tokenizer.get_vocab()))
 
 
 def unspecial(tokenizer: Any, text: str) -> str:

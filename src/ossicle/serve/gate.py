@@ -16,6 +16,8 @@ import time
 import uuid
 from typing import Any
 
+from starlette.requests import ClientDisconnect
+
 from ossicle.serve.keys import is_loopback
 from ossicle.serve.limits import ApiError
 from ossicle.serve.state import State
@@ -52,6 +54,8 @@ class Gate:
             await self.app(scope, call.receive, call.send)
         except ApiError as error:
             await call.answer(error)
+        except ClientDisconnect:  # in the middle of its body; it is logged as 499
+            pass
         except Exception as error:
             logging.getLogger(__name__).error("request %s failed", call.number, exc_info=error)
             await call.answer(ApiError("an internal error", status=500, code="internal_error"))

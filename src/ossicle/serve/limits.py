@@ -21,7 +21,7 @@ class Limits:
     Attributes:
         body_bytes: Size of a request.
         upload_s: Seconds that may pass between two pieces of a body.
-        audio_s: Decoded seconds of one clip.
+        audio_s: Decoded seconds of all clips of a request, or of a live stream.
         audios: Clips in one request.
         max_tokens: Tokens of one answer.
         deadline_s: Seconds from receipt to the last token.

@@ -80,27 +80,35 @@ class LiveEndpoints:
         now = time.monotonic()
         for number in [number for number, held in self._open.items() if now - held.used > IDLE_S]:
             del self._open[number]
-        if len(self._open) >= MOST_STREAMS:
-            raise ApiError("too many live streams are open; close one", status=429, code="overloaded", retry_s=30)
+        self._refuse_more()
         live = await self._run(LiveStream)
+        self._refuse_more()  # others may have been opened meanwhile
         number = f"stream-{uuid.uuid4().hex}"
         self._open[number] = _Open(_scope(request), live, now)
         return responses.JSONResponse({"id": number, "object": "audio.stream", "duration_s": 0.0})
+
+    def _refuse_more(self) -> None:
+        if len(self._open) >= MOST_STREAMS:
+            raise ApiError("too many live streams are open; close one", status=429, code="overloaded", retry_s=30)
 
     async def append(self, number: str, request: Request) -> Response:
         """Hear one more chunk."""
         held = self._find(number, request)
         body, raw = await request.body(), request.headers.get("content-type", "").startswith("audio/pcm")
         samples = await concurrency.run_in_threadpool(self._samples, body, raw)
-        duration_s = held.duration_s + len(samples) / SAMPLE_RATE_HZ
-        if duration_s > self.state.limits.audio_s:
-            raise ApiError(f"the stream would be longer than {self.state.limits.audio_s:g} s", code="audio_too_long")
 
-        def hear(engine: Any) -> None:
+        def hear(engine: Any) -> float:
+            """One chunk after the other: the worker's thread knows how long the stream is, whoever else sends to it."""
+            duration_s = held.duration_s + len(samples) / SAMPLE_RATE_HZ
+            if duration_s > self.state.limits.audio_s:
+                raise ApiError(
+                    f"the stream would be longer than {self.state.limits.audio_s:g} s", code="audio_too_long"
+                )
             held.live.append(samples)
             held.duration_s = duration_s
+            return duration_s
 
-        await self._run(hear)
+        duration_s = await self._run(hear)
         return responses.JSONResponse({"id": number, "object": "audio.stream", "duration_s": duration_s})
 
     async def ask(self, number: str, request: Request) -> Response:
@@ -155,6 +163,8 @@ class LiveEndpoints:
             return await asyncio.wait_for(done, self.state.limits.deadline_s)
         except TimeoutError:
             raise ApiError("the deadline has passed", status=504, code="deadline_exceeded") from None
+        except ApiError:
+            raise
         except OssicleError as error:
             raise ApiError(str(error)) from None
 

@@ -64,6 +64,13 @@ class Media:
                     raise ApiError("audio belongs to user or system messages", param=where)
                 text += AUDIO_TAG
                 clips.append(self.clip(part, scope, where))
+                if sum(clip.num_samples for clip in clips) > self.limits.audio_s * SAMPLE_RATE_HZ:
+                    raise ApiError(
+                        f"more than {self.limits.audio_s:g} s of audio in one request",
+                        param=where,
+                        status=413,
+                        code="audio_too_long",
+                    )
             role = "system" if message.role == "developer" else message.role
             plain.append({"role": role, "content": text})
         return plain, clips

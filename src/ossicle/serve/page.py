@@ -226,7 +226,11 @@ class Desk:
 
     def _call(self, do: Callable[[Any], Any]) -> Any:
         """Let the worker's thread look at the model."""
-        return self.state.ready().call(do).result(timeout=self.state.limits.deadline_s)
+        future = self.state.ready().call(do, alone=True)
+        try:
+            return future.result(timeout=self.state.limits.deadline_s)
+        finally:
+            future.cancel()  # nothing, once it has run
 
 
 def told(done: Done) -> str:

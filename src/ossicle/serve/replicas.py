@@ -131,11 +131,14 @@ class Front:
         if (scope["method"], scope["path"]) == ("GET", "/metrics"):
             await self._metrics(send)
             return
-        body = b""
+        pieces = []
         while (event := await receive())["type"] == "http.request":
-            body += event.get("body", b"")
+            pieces.append(event.get("body", b""))
             if not event.get("more_body", False):
                 break
+        else:  # gone in the middle of its body
+            return
+        body = b"".join(pieces)
         plain = {name: scope[name] for name in PLAIN if name in scope}
         plain["headers"] = [(bytes(key), bytes(value)) for key, value in scope["headers"]]
         plain |= {name: tuple(scope[name]) if scope.get(name) else None for name in ("client", "server")}

@@ -69,7 +69,7 @@ class Message(Wire):
     """One turn."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part] | None = None
+    content: str | Annotated[list[Part], Field(max_length=1024, fail_fast=True)] | None = None
 
     @model_validator(mode="after")
     def _asks_something(self) -> Message:
@@ -93,13 +93,13 @@ class StreamOptions(Wire):
 class ChatRequest(Wire):
     """Body of POST /v1/chat/completions."""
 
-    messages: list[Message] = Field(min_length=1, max_length=1024)
+    messages: list[Message] = Field(min_length=1, max_length=1024, fail_fast=True)
     model: str | None = None
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     temperature: Finite | None = Field(default=None, ge=0, le=2)
     top_p: Finite | None = Field(default=None, gt=0, le=1)
-    stop: str | list[str] | None = None
+    stop: str | Annotated[list[str], Field(max_length=16, fail_fast=True)] | None = None
     seed: int | None = None
     ignore_eos: bool | None = None
     stream: bool | None = None

@@ -69,7 +69,7 @@ class Worker:
         self.listener = Listener(engine.model, store)
         self._waiting = Waiting()
         self._heard: deque[Job | Generation] = deque()
-        self._calls: deque[tuple[Callable[[Engine], Any], Future[Any]]] = deque()
+        self._calls: deque[tuple[Callable[[Engine], Any], Future[Any], bool]] = deque()
         self._batch = Batch(engine.model, PIECE_S)
         self._wake = threading.Condition()
         on_cpu = engine.model.device.type == "cpu"
@@ -113,13 +113,28 @@ class Worker:
         if len(self._waiting) + len(self._heard) >= self.limits.waiting:
             self._waiting.drop_gone()
             self._heard = deque(row for row in self._heard if not _job(row).cancelled.is_set())
+            self._wake.notify_all()  # what was dropped may have been what the ears waited for
         return len(self._waiting) + len(self._heard) >= self.limits.waiting
 
-    def call(self, do: Callable[[Engine], Any]) -> Future[Any]:
-        """Let the worker's thread do something else with the model, between two tokens."""
+    def call(self, do: Callable[[Engine], Any], *, alone: bool = False) -> Future[Any]:
+        """Let the worker's thread do something else with the model, between two tokens.
+
+        Args:
+            do: What is done.
+            alone: It changes the model while it lasts, so that no ear may use it.
+
+        Raises:
+            ApiError: 429 when too many wait, 503 when the server is stopping.
+        """
         future: Future[Any] = Future()
         with self._wake:
-            self._calls.append((do, future))
+            if self._closing:
+                raise ApiError("the server is stopping", status=503, code="stopping", retry_s=RETRY_S)
+            self._calls = deque(waiting for waiting in self._calls if not waiting[1].cancelled())
+            if len(self._calls) >= self.limits.waiting:
+                self.metrics.count("ossicle_refused_total", reason="busy")
+                raise ApiError("too many requests wait; try again", status=429, code="overloaded", retry_s=RETRY_S)
+            self._calls.append((do, future, alone))
             self._wake.notify_all()
         return future
 
@@ -184,12 +199,15 @@ class Worker:
                     self._wake.wait(HELD_S if self._heard else None)
                 if self._closing:
                     break
-                calls, self._calls = list(self._calls), deque()
-            for do, future in calls:
-                self._do(do, future)
+                call = self._calls.popleft() if self._calls else None
+            if call is not None:  # one at a time: answers go on between two of them
+                self._do(*call)
             self._turn()
         for thread in self._threads[1:]:
             thread.join(timeout=30)
+        for _, future, _ in self._calls:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(ApiError("the server is stopping", status=503, code="stopping"))
         left = [*self._waiting.jobs, *self._heard, *self._batch.every]
         for row in left:
             _job(row).emit(Failed(error=ApiError("the server is stopping", status=503, code="stopping")))
@@ -284,12 +302,12 @@ class Worker:
             if isinstance(event, Done):
                 self._count(event)
 
-    def _do(self, do: Callable[[Engine], Any], future: Future[Any]) -> None:
+    def _do(self, do: Callable[[Engine], Any], future: Future[Any], alone: bool) -> None:
         if not future.set_running_or_notify_cancel():  # whoever asked has given up
             return
         try:
             with contextlib.ExitStack() as stack:
-                for ear in self._ears:
+                for ear in self._ears if alone else ():
                     stack.enter_context(ear)
                 future.set_result(do(self.engine))
         except Exception as error:  # noqa: BLE001 - handed to the caller
