@@ -21,7 +21,7 @@ from ossicle.adapt.teach import recipe_of
 from ossicle.adapt.views import changed
 from ossicle.audio.io import load_audio
 from ossicle.connectors.tags import pooled
-from ossicle.errors import DataError
+from ossicle.errors import DataError, UserError
 from ossicle.streams import side_by_side
 
 
@@ -358,3 +358,62 @@ def test_a_taken_folder_is_refused(folder, tiny_model, tmp_path):
     with pytest.raises(DataError, match="is not empty"):
         adapt(small(folder, tiny_model, tmp_path / "model"))
     assert (tmp_path / "model" / "precious.txt").read_text() == "mine"
+
+
+def test_groups_without_a_column(tmp_path):
+    """Numbered files of two labels are apart, one tape under two labels stays together, and so do copies."""
+    for place, pitch in (
+        ("saw/1", 1),
+        ("saw/2", 2),
+        ("saw/tape", 3),
+        ("drill/1", 4),
+        ("drill/tape", 5),
+        ("drill/b", 2),
+    ):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / f"{place}.wav", np.sin(np.arange(4000) * 0.1 * pitch) * 0.1, 16000)
+    for part in ("x", "y"):  # a label that has a stem twice
+        (tmp_path / "drill" / part).mkdir()
+        soundfile.write(tmp_path / f"drill/{part}/rec.wav", np.full(4000, 0.1 if part == "x" else 0.2), 16000)
+    groups = {str(r.path.relative_to(tmp_path)): r.group for r in read_recordings(tmp_path).found}
+    assert groups["saw/1.wav"] != groups["drill/1.wav"]
+    assert groups["saw/tape.wav"] == groups["drill/tape.wav"] == "tape"
+    assert groups["saw/2.wav"] == groups["drill/b.wav"]
+    assert groups["drill/x/rec.wav"] != groups["drill/y/rec.wav"]
+
+
+def test_labels_that_are_said_alike_are_refused(folder):
+    table = folder / "manifest.csv"
+    paths = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.wav"))
+    names = ("dog bark", "Dog-bark", "rain")
+    table.write_text("path,label\n" + "".join(f"{p},{names[i % 3]}\n" for i, p in enumerate(paths)))
+    with pytest.raises(DataError, match="labels 'Dog-bark' and 'dog bark' are said alike"):
+        read_recordings(folder)
+
+
+def test_a_replay_folder_that_is_not_there_is_refused_before_any_work(folder, tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        adapt(Plan(folder=folder, out=tmp_path / "out", replay=tmp_path / "sonds"))
+    assert not (tmp_path / "sonds").exists() and not (tmp_path / "out").exists()
+
+
+def test_what_was_taught_is_kept_when_it_cannot_be_scored(folder, tiny_model, tmp_path, monkeypatch):
+    import ossicle.adapt.run as module
+
+    def fail(*_: object) -> None:
+        raise DataError("no scores today")
+
+    monkeypatch.setattr(module, "_score", fail)
+    with pytest.raises(UserError, match="no scores today; what was taught is in"):
+        adapt(small(folder, tiny_model, tmp_path / "out"))
+    assert (tmp_path / "out/model.safetensors").is_file() and not list(tmp_path.glob(".*.part"))
+
+
+def test_a_table_may_tell_more_of_some_recordings(folder, tiny_model, tmp_path):
+    rows = [{"path": str(r.path), "label": r.label} for r in read_recordings(folder).found]
+    for row in rows[::2]:
+        row["transcript"] = "hum"
+    (folder / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    result = adapt(small(folder, tiny_model, tmp_path / "out"))
+    assert {label: told["test"] for label, told in result["per_label"].items()} == {"high tone": 1, "low tone": 1}
+    assert all(0 <= told["score"] <= 1 for told in result["per_label"].values())

@@ -9,8 +9,11 @@ A recording that cannot be used is skipped, counted by reason and reported; noth
 from __future__ import annotations
 
 import csv
+import hashlib
+import re
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +90,8 @@ def read_recordings(folder: Path) -> Recordings:
         _take(row, table.parent if table is not None else folder, recordings)
     if not recordings.found:
         raise DataError(f"{folder}: none of {len(rows)} recordings can be used: {recordings.told()}")
+    _refuse_twins(recordings.found, folder)
+    _group(recordings.found)
     _drop_single(recordings)
     labels = {recording.label for recording in recordings.found if recording.label}
     only_labels = not any(r.caption or r.transcript or r.answer for r in recordings.found)
@@ -121,7 +126,8 @@ def _table_rows(path: Path) -> list[dict[str, Any]]:
     """
     try:
         if path.suffix == ".csv":
-            rows: list[dict[str, Any]] = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                rows: list[dict[str, Any]] = list(csv.DictReader(file))
         else:
             rows = list(read_rows(path, "an object with 'path' and 'label'"))
     except (OSError, UnicodeDecodeError) as error:
@@ -147,8 +153,35 @@ def _take(row: dict[str, Any], root: Path, recordings: Recordings) -> None:
     except (AudioError, OSError):
         recordings.skip("unreadable", name)
         return
-    group = str(path.stem if row.get("group") in (None, "") else row["group"])
+    group = "" if row.get("group") in (None, "") else str(row["group"])
     recordings.found.append(Recording(path=path.resolve(), group=group, duration_s=duration_s, **told))
+
+
+def _refuse_twins(found: Sequence[Recording], folder: Path) -> None:
+    """Raise where two labels would be said alike, so that one of them could never be right."""
+    spelt: dict[str, str] = {}
+    for label in sorted({recording.label for recording in found if recording.label}):
+        other = spelt.setdefault(re.sub(r"[\s_-]+", " ", label).casefold(), label)
+        if other != label:
+            raise DataError(f"{folder}: labels '{other}' and '{label}' are said alike; give them one name")
+
+
+def _group(found: list[Recording]) -> None:
+    """Name the group of every recording that brings none, in place.
+
+    It is the stem of its file, so that `tape7.wav` under two labels stays together; with its folder where stems only
+    number files, or where a label has the stem twice. Copies of one file are one group.
+    """
+    often = Counter((recording.label, recording.path.stem) for recording in found)
+    copies: dict[tuple[int, str], str] = {}
+    for place, recording in enumerate(found):
+        stem, group = recording.path.stem, recording.group
+        if not group:
+            own = stem.isdecimal() or often[recording.label, stem] > 1
+            group = str(recording.path.with_suffix("")) if own else stem
+        content = recording.path.read_bytes()
+        key = (len(content), hashlib.blake2b(content, digest_size=16).hexdigest())
+        found[place] = replace(recording, group=group if recording.group else copies.setdefault(key, group))
 
 
 def _drop_single(recordings: Recordings) -> None:

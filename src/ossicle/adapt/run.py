@@ -23,7 +23,7 @@ from ossicle.adapt.tags import with_tags
 from ossicle.adapt.teach import train_model
 from ossicle.audio.io import SUFFIXES, load_audio
 from ossicle.data.rows import write_rows
-from ossicle.errors import DataError
+from ossicle.errors import DataError, UserError, require
 from ossicle.evaluation.builders import build
 from ossicle.evaluation.card import write_card
 from ossicle.evaluation.run import Setting, read_result, run_suite
@@ -89,8 +89,12 @@ def adapt(plan: Plan, *, tell: Callable[[str], None] = logger.info) -> dict[str,
     began = time.perf_counter()
     if plan.out.exists() and (not plan.out.is_dir() or any(plan.out.iterdir())):
         raise DataError(f"--out {plan.out}: is not empty; give a folder that does not exist yet")
+    if plan.replay is not None and not plan.replay.is_dir():
+        raise DataError(f"--replay {plan.replay}: no such folder; expected one folder of recordings per set, or none")
     found = read_recordings(plan.folder)
     train, test = split_by_group(found.found, seed=plan.seed)
+    if any(row.metric in ("wer", "cer") for row in task_of(train).rows.values()):
+        require("jiwer", "eval")  # now, not when everything is learnt
     tell(f"{len(train)} recordings to learn from, {len(test)} to test with; skipped: {found.told()}")
     work = plan.out.with_name(f".{plan.out.name}.part")
     shutil.rmtree(work, ignore_errors=True)
@@ -99,12 +103,25 @@ def adapt(plan: Plan, *, tell: Callable[[str], None] = logger.info) -> dict[str,
         result = _adapt_in(plan, work, found, train, test, tell)
         result["seconds"] = round(time.perf_counter() - began, 1)
         (work / "model" / "adapt.json").write_text(json.dumps(result, ensure_ascii=False, indent=1), encoding="utf-8")
-        if plan.out.exists():
-            plan.out.rmdir()
-        (work / "model").replace(plan.out)
+        _publish(work / "model", plan.out)
+    except UserError as error:
+        if not (work / "model" / "config.json").is_file():
+            raise
+        _publish(work / "model", plan.out)
+        raise UserError(f"{error}; what was taught is in {plan.out}, without its scores") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return {**result, "checkpoint": str(plan.out)}
+
+
+def _publish(model: Path, out: Path) -> None:
+    """Put the finished model where it is wanted."""
+    try:
+        if out.exists():
+            out.rmdir()
+        model.replace(out)
+    except OSError:  # a link to an empty folder, or the root of another disk
+        shutil.copytree(model, out, dirs_exist_ok=True)
 
 
 def _adapt_in(
@@ -190,7 +207,7 @@ def _score(
     plan: Plan, engine: Any, train: Sequence[Recording], test: Sequence[Recording], work: Path
 ) -> dict[str, Any]:
     """Return the result on the test recordings, with controls and one line per label; the card goes to the model."""
-    spec = task_of(train, work)
+    spec = task_of(train)
     rows = [{"path": str(r.path), "duration_s": r.duration_s, "group": r.group, **_told(r)} for r in test]
     write_rows(work / "test.jsonl", rows)
     setting = Setting(suite=TASK, root=work, seed=plan.seed)
@@ -199,9 +216,9 @@ def _score(
     write_card(work / "model", card)
     right: dict[str, list[float]] = {}
     truth = {str(recording.path): recording.label for recording in test}
-    for row in card["marks"][TASK].values():
-        for key, credit, weight, _ in row:
-            right.setdefault(truth.get(key, ""), []).append(credit / weight)
+    for key, credit, weight, _ in card["marks"][TASK].get("label", []):
+        path = key if key in truth else key.rpartition("#")[0]
+        right.setdefault(truth[path], []).append(credit / weight)
     taught = Counter(recording.label for recording in train)
     per_label = {
         label: {"train": taught[label], "test": len(marks), "score": sum(marks) / len(marks)}
@@ -211,7 +228,7 @@ def _score(
     return {**report, "per_label": per_label}
 
 
-def task_of(train: Sequence[Recording], work: Path) -> TaskSpec:
+def task_of(train: Sequence[Recording]) -> TaskSpec:
     """Return the task of the test recordings: one row for each kind of truth there is."""
     labels = sorted({recording.label for recording in train if recording.label})
     rows = {}
@@ -229,7 +246,7 @@ def task_of(train: Sequence[Recording], work: Path) -> TaskSpec:
     if not rows:
         rows["caption"] = RowSpec(ask="caption", truth="caption", parser="text", metric="cer", max_new_tokens=64)
     first = next(iter(rows))  # one number stands for all: the first row's
-    rows = {name: row.model_copy(update={"counts": name == first}) for name, row in rows.items()}
+    rows = {name: row.model_copy(update={"counts": name == first, "optional": True}) for name, row in rows.items()}
     source = SourceSpec(kind="clips", manifest="test.jsonl", cluster="group")
     return TaskSpec(task=TASK, source=source, rows=rows)
 
@@ -249,7 +266,7 @@ def _keep_specs(plan: Plan) -> list[TaskSpec]:
 
 def _measure_kept(plan: Plan, engine: Any, specs: list[TaskSpec], out: Path) -> dict[str, float]:
     root = plan.replay if plan.replay is not None else out
-    root.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     found = {}
     for spec in specs:
         setting = Setting(suite=spec.task, root=root, limit=_limit(plan, spec), seed=plan.seed, controls=False)
@@ -289,6 +306,9 @@ def _notes(result: dict[str, Any], train: Sequence[Recording]) -> list[str]:
     if score is not None and result["metric"] == "accuracy" and score <= result["majority"]:
         notes.append("the score is no better than always saying the commonest label")
     few = sorted(label for label, count in Counter(r.label for r in train if r.label).items() if count < FEW)
+    untested = sorted({r.label for r in train if r.label} - set(result["per_label"]))
+    if untested:
+        notes.append(f"no recording to test with, as all share a group with others: {', '.join(untested)}")
     if few:
         notes.append(f"too little data (fewer than {FEW} recordings to learn from): {', '.join(few)}")
     if result["forgetting"] > 0.05:

@@ -167,20 +167,23 @@ def _row_items(
     skipped: Counter[str],
 ) -> list[Item]:
     row = spec.rows[name]
-    items = []
+    items: list[Item] = []
+    often: Counter[str] = Counter()  # several questions about one clip are items of their own
     for record in records:
         if not _kept(record, row):
             continue
         truth = _truth(record, row)
         if truth is None:
-            skipped[f"no '{row.truth}'"] += 1
+            skipped[f"no '{row.truth}'"] += not row.optional
             continue
         if row.parser == "label" and truth not in vocabulary:  # no answer could ever be right
             skipped[f"'{truth}' is no label of row '{name}'"] += 1
             continue
+        often[record["path"]] += 1
+        again = f"#{often[record['path']]}" if often[record["path"]] > 1 else ""
         items.append(
             Item(
-                key=f"{spec.task}/{name}/{record['path']}",
+                key=f"{spec.task}/{name}/{record['path']}{again}",
                 task=spec.task,
                 row=name,
                 audio=record["path"],

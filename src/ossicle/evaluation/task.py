@@ -49,6 +49,7 @@ class RowSpec(Section):
         training_counts: Label → clips in the training split, for the majority control.
         max_new_tokens: Longest answer.
         counts: Whether the row enters the task's value.
+        optional: Clips without the truth are not of this row; otherwise they count as skipped.
     """
 
     ask: str = ""
@@ -63,6 +64,7 @@ class RowSpec(Section):
     training_counts: dict[str, int] = Field(default_factory=dict)
     max_new_tokens: int = Field(default=32, ge=1)
     counts: bool = True
+    optional: bool = False
 
 
 class SourceSpec(Section):
