@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from integration.tiny_models import clips, stream, text, tiny_model
+from ossicle.training import lora
 
 peft = pytest.importorskip("peft")
 
@@ -81,3 +82,18 @@ def test_bf16_is_near_fp32(kind):
         half = model.to(torch.bfloat16)(**inputs).logits.float()[real]
     assert half.isfinite().all()
     assert (half - full).abs().mean() < 0.05 * full.abs().mean()
+
+
+def test_adapters_on_a_bf16_decoder_are_held_in_float32():
+    """In bf16 most steps of 1e-4 round to nothing, and moments decayed by .999 never fall."""
+    model = tiny_model().to(torch.bfloat16)
+    inputs = batch(model)
+    tuners = lora.add(model, {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}, ["language_model"])
+    adapters = {name: p for name, p in model.named_parameters() if "lora_" in name}
+    assert adapters and {p.dtype for p in adapters.values()} == {torch.float32}
+    out = model(**inputs, labels=inputs["input_ids"])
+    out.loss.backward()
+    grads = [p.grad for name, p in adapters.items() if "lora_B" in name]
+    assert all(grad is not None and grad.dtype == torch.float32 and grad.abs().sum() > 0 for grad in grads)
+    lora.fold(tuners)
+    assert {p.dtype for p in model.language_model.parameters()} == {torch.bfloat16}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -14,7 +16,7 @@ from ossicle.encoders.tensors import read_tensors
 from ossicle.errors import CheckpointError, ConfigError
 from ossicle.model import AudioLM
 from ossicle.tiny import TINY_ENCODERS
-from ossicle.training import freeze
+from ossicle.training import freeze, processes
 from ossicle.training.inspection import needs_of
 from ossicle.training.objectives.base import StageContext
 from ossicle.training.objectives.tagging import Tagging, TaggingConfig
@@ -43,14 +45,12 @@ class Tones(Source):
         return Sample(messages=turns, audios=(audio,), id=str(index), label=LABELS[index])
 
 
-def objective(**settings):
+def objective(connector=TLTR, train=r"connector\.(time_tr|layer_tr)\.", **settings):
     torch.manual_seed(0)
-    model = tiny_model(streams=[stream(kind="prepend", encoder=WHISPER, connector=TLTR)])
-    stage = Stage(name="tags", train=[r"connector\.(time_tr|layer_tr)\."], learning_rate=1e-3, batch_size=8, steps=4)
-    spec = ModelSpec(
-        language_model=LanguageModelSpec(architecture={"model_type": "llama"}),
-        streams=[stream(kind="prepend", encoder=WHISPER, connector=TLTR)],
-    )
+    streams = [stream(kind="prepend", encoder=WHISPER, connector=connector)]
+    model = tiny_model(streams=streams)
+    stage = Stage(name="tags", train=[train], learning_rate=1e-3, batch_size=8, steps=4)
+    spec = ModelSpec(language_model=LanguageModelSpec(architecture={"model_type": "llama"}), streams=streams)
     recipe = Recipe(name="t", model=spec, stages=[stage])
     mix = Mix({"tones": Tones(SourceConfig(kind="tones"), SourceContext())}, [MixEntry(source="tones")])
     freeze.set_trainable(model, stage.train)
@@ -111,6 +111,28 @@ def test_it_learns_and_ends_at_the_average():
     assert losses[-1] < losses[0]
     assert task.finish()["averaged_steps"] == 2
     torch.testing.assert_close(task.stream.connector.time_tr.mlp[0].weight.detach(), sum(seen) / 2)
+
+
+def test_of_two_processes_each_averages_over_the_same_part_of_the_stage(monkeypatch):
+    """Each sees half of the micro-batches, and takes the last half of those."""
+    task = objective(mixup=0.0, average_from=0.5)
+    monkeypatch.setattr(processes, "world", lambda: 2)
+    for _ in range(2):  # of four steps with one micro-batch each
+        task.loss(task.batch(0))
+    assert task.finish()["averaged_steps"] == 1
+
+
+def test_behind_a_connector_that_stacks_padding_changes_no_verdict():
+    """The encoder's mask is of another rate than what the connector returns."""
+    task = objective({"kind": "stack", "factor": 2}, "connector", mixup=0.0).eval()
+    drawn = task.batch(0)
+    whole = drawn.tokens.with_values(drawn.tokens.values[:, :8], valid=drawn.tokens.valid[:, :8])
+    mask = whole.valid & (torch.arange(8) < 4)
+    padded = whole.with_values(whole.values * mask.view(8, 8, *[1] * (whole.values.dim() - 2)), valid=mask)
+    short = whole.with_values(whole.values[:, :4], valid=whole.valid[:, :4])
+    losses = [task.loss(replace(drawn, tokens=tokens)).total for tokens in (padded, short, whole)]
+    torch.testing.assert_close(losses[0], losses[1])
+    assert not torch.allclose(losses[1], losses[2])
 
 
 def test_an_unknown_stream_is_one_line():

@@ -3,7 +3,8 @@
     W x  ──►  W x + (alpha / r) · B A x          A (r, in) random, B (out, r) zero: nothing changes at the start
 
 They hang in every linear layer whose name ends in one of `target_modules`, also where `attend` projects audio: keys and
-values of audio pass the same modules. Source: Hu et al., arXiv 2106.09685; the layers are peft's.
+values of audio pass the same modules. They are held in float32, whatever the type of W. Source: Hu et al., arXiv
+2106.09685; the layers are peft's.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ def add(model: nn.Module, settings: dict[str, Any], parts: Sequence[str]) -> lis
             tuners.append(peft.tuners.lora.LoraModel(inside, {"default": config}, "default"))
         except ValueError as error:
             raise ConfigError(f"lora: {part}: {str(error).splitlines()[0]}") from None
+        for name, parameter in inside.named_parameters():
+            if "lora_" in name:  # small steps are lost in the bf16 of a decoder, and so is the decay of their moments
+                parameter.data = parameter.data.float()
     return tuners
 
 

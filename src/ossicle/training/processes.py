@@ -143,7 +143,7 @@ def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
     present = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
     distributed.all_reduce(present)
     live = [p for p, count in zip(parameters, present.tolist(), strict=True) if count]
-    for dtype in {p.dtype for p in live}:
+    for dtype in sorted({p.dtype for p in live}, key=str):  # a set of dtypes has another order in each process
         group = [p for p in live if p.dtype == dtype]
         flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in group])
         distributed.all_reduce(flat)

@@ -154,10 +154,10 @@ class NextToken(Objective):
         asked = context.stage.feature_dtype
         dtype = DTYPES[("fp32" if context.stage.precision == "fp32" else "fp16") if asked == "auto" else asked]
         folder = context.cache_dir / "features"
-        if processes.is_main():
-            with tqdm(desc=f"{context.stage.name}: features", unit="clip", mininterval=1.0) as bar:
-                for done in FeatureCache(folder, context.model, dtype=dtype).fill(self._audios()):
-                    bar.update(done)
+        shown = {"desc": f"{context.stage.name}: features", "unit": "clip", "mininterval": 1.0}
+        with tqdm(**shown, disable=not processes.is_main()) as bar:
+            for done in FeatureCache(folder, context.model, dtype=dtype).fill(self._audios()):  # processes share it
+                bar.update(done)
         processes.wait()
         return FeatureCache(folder, context.model, dtype=dtype)
 

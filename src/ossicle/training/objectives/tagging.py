@@ -24,6 +24,7 @@ from ossicle.data.collate import Collator
 from ossicle.data.sample import Audio, FeatureFile, Sample, waveform
 from ossicle.errors import ConfigError, DataError
 from ossicle.processor import as_samples
+from ossicle.training import processes
 from ossicle.training.objectives.base import Objective, ObjectiveConfig, StageContext, StepLoss
 from ossicle.types import AudioTokens
 
@@ -86,7 +87,7 @@ class Tagging(Objective):
             )
         if not self.tags:
             raise DataError(f"stage '{context.stage.name}': no sample has a label; tagging needs tags parted by ';'")
-        width = self.fuse(self._tokens(torch.zeros(1, 16_000, device=context.device), [16_000])).shape[-1]
+        width = self.fuse(self._tokens(torch.zeros(1, 16_000, device=context.device), [16_000])).values.shape[-1]
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(self.tags)))
         for name, parameter in self._learning().items():
             self.register_buffer(f"average_{name}", parameter.detach().clone())
@@ -136,18 +137,19 @@ class Tagging(Objective):
         """Return the cross-entropy of all tags, averaged over tags and summed over clips."""
         if self.training and torch.is_grad_enabled():
             self._average()
-        fused = self.fuse(batch.tokens).float()
-        real = batch.tokens.valid[:, : fused.shape[1], None].float()
-        logits = self.head((fused * real).sum(1) / real.sum(1).clamp(min=1))
+        fused = self.fuse(batch.tokens)
+        real = fused.valid[..., None].float()
+        logits = self.head((fused.values.float() * real).sum(1) / real.sum(1).clamp(min=1))
         losses = nn.functional.binary_cross_entropy_with_logits(logits, batch.targets, reduction="none")
         return StepLoss(total=losses.mean(1).sum(), count=len(losses))
 
-    def fuse(self, tokens: AudioTokens) -> Tensor:
+    def fuse(self, tokens: AudioTokens) -> AudioTokens:
         """Return (C, N, D) what the connector makes of the layers: its `fuse` where it has one."""
         connector: Any = self.stream.connector
         if not hasattr(connector, "fuse"):
-            return connector(tokens).values  # type: ignore[no-any-return]
-        return connector.fuse(tokens, mean_first=self.config.time_mean == "before_layers")  # type: ignore[no-any-return]
+            return connector(tokens)  # type: ignore[no-any-return]
+        values = connector.fuse(tokens, mean_first=self.config.time_mean == "before_layers")
+        return tokens.with_values(values, valid=tokens.valid[:, : values.shape[1]])
 
     def finish(self) -> dict[str, float]:
         """Put the averaged weights in place."""
@@ -201,8 +203,10 @@ class Tagging(Objective):
     def _average(self) -> None:
         """Take the present weights into the average, once its time has come."""
         self.steps += 1
-        stage = self.context.stage
-        if int(self.steps) <= self.config.average_from * (stage.steps or 0) * stage.accumulation:
+        stage, mix = self.context.stage, self.context.data
+        steps = stage.num_steps(None if mix.endless else mix.num_samples)
+        own = steps * stage.accumulation / processes.world()  # micro-batches that this process sees
+        if int(self.steps) <= self.config.average_from * own:
             return
         self.averaged += 1
         for name, parameter in self._learning().items():
