@@ -147,3 +147,19 @@ def test_completion_offers_verbs():
     words = {**os.environ, "COMP_WORDS": "ossicle ", "COMP_CWORD": "1", "_OSSICLE_COMPLETE": "complete_bash"}
     done = subprocess.run([sys.executable, "-m", "ossicle"], env=words, capture_output=True, text=True, timeout=60)
     assert set(app.available()) <= set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["chat", "-"], "reads its questions from stdin"),
+        (["eval", "nano", "--suite", "hour", "--out", "o"], "--suite hour: --out would change nothing"),
+        (
+            ["eval", "nano", "--suite", "pointing", "--questions-out", "q"],
+            "--suite pointing: --questions-out would change nothing",
+        ),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(words, message, capsys):
+    assert app.run(words) == 2
+    assert message in capsys.readouterr().err

@@ -244,6 +244,17 @@ def test_formats_of_other_tools(tmp_path):
     assert (clip.labels, clip.read().duration_s) == (("dog",), pytest.approx(0.1))
     assert tally.skipped == {"no audio bytes in the row, and no such file": 1}
 
+    for split, seconds in (("train", 0.1), ("test", 0.2)):  # two splits whose shards have one name
+        data = sound(tmp_path / "x.wav", seconds).read_bytes()
+        rows = pyarrow.table({"audio": [{"bytes": data, "path": "x.wav"}], "label": [split]})
+        (tmp_path / "both" / split).mkdir(parents=True)
+        parquet.write_table(rows, tmp_path / f"both/{split}/0000.parquet")
+    clips, _ = clips_of("hf", tmp_path / "both")
+    assert sorted((clip.split, clip.labels[0], round(clip.read().duration_s, 3)) for clip in clips) == [
+        ("test", "test", 0.2),
+        ("train", "train", 0.1),
+    ]
+
     for split in ("train", "test"):
         sound(tmp_path / f"folder/{split}/a.wav")
         text(tmp_path / f"folder/{split}/metadata.csv", "file_name,transcription\na.wav,hello\n")
@@ -256,6 +267,12 @@ def test_formats_of_other_tools(tmp_path):
         tar.add(tmp_path / "k.json", "k.json")
     (clip,), _ = clips_of("webdataset", tmp_path / "shard.tar")
     assert clip.labels == ("rain",)
+    with tarfile.open(tmp_path / "speakers.tar", "w") as tar:
+        tar.add(tmp_path / "x.wav", "spk1/001.wav")
+        tar.add(tmp_path / "x.wav", "spk2/001.wav")
+        tar.add(tmp_path / "k.json", "spk2/001.json")
+    clips, _ = clips_of("webdataset", tmp_path / "speakers.tar")
+    assert [clip.labels for clip in clips] == [(), ("rain",)]
 
     cut = {"id": "c", "start": 0.02, "duration": 0.05, "supervisions": [{"text": "yes", "speaker": "s"}],
            "recording": {"duration": 0.1, "sources": [{"type": "file", "source": "x.wav"}]}}  # fmt: skip

@@ -384,3 +384,10 @@ def test_any_text_encoder_in_a_folder_embeds_and_padding_changes_nothing(tmp_pat
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="no text encoder there"):
         embedder_named(str(tmp_path / "empty"))
+
+
+def test_rotations_of_a_question_are_no_questions_of_their_own():
+    """Four questions lost whole and one won whole are five, not fifteen: 12 against 3 would give .035."""
+    before = {"marks": [1] * 12 + [0] * 3, "value": 0.8, "ci95": [0, 1], "n": 15, "unparsed": 0}
+    now = {**before, "marks": [0] * 12 + [1] * 3, "value": 0.2, "questions": 5}
+    assert text_only.against(now, before, "base")["p"] == pytest.approx(0.375)

@@ -18,6 +18,7 @@ from ossicle.evaluation import composed
 from ossicle.evaluation.answers import AnswerStore, Request, read_header
 from ossicle.evaluation.card import read_card
 from ossicle.evaluation.compare import compare_cards
+from ossicle.evaluation.contamination import file_hashes
 from ossicle.evaluation.parse import vocabularies
 from ossicle.evaluation.run import Outcome, Setting, build_tasks, run_suite
 from ossicle.evaluation.task import suite_specs
@@ -578,3 +579,19 @@ def test_nano_made_deaf_inside_its_processor_is_flagged(name, data_root, tmp_pat
     assert not found["zeroed"]["listens"]
     assert not found["wrong clip"]["listens"]
     assert found["as shipped"]["listens"]
+
+
+def test_rows_in_any_style_name_what_was_trained_on(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"a")
+    known = {hashlib.sha256(b"a").hexdigest()}
+    manifest = tmp_path / "m.jsonl"
+    for row in (
+        {"audio_filepath": "a.wav", "text": "hi"},
+        {"source": "a.wav", "target": "hi", "prompt": "Say it."},
+        {"audios": [{"path": "a.wav", "start_s": 1, "end_s": 2}]},
+    ):
+        manifest.write_text(json.dumps(row))
+        assert file_hashes([manifest]) == known
+    manifest.write_text('{"wav": "a.wav"}')
+    with pytest.raises(DataError, match=r"m\.jsonl:1: names no recording"):
+        file_hashes([manifest])

@@ -136,3 +136,16 @@ def test_killed_at_random_moments_it_ends_with_the_same_set(sets, tmp_path):
     steps = [json.loads((tmp_path / place / "steps.json").read_text()) for place in ("steady", "killed")]
     counts = [{name: (step["in"], step["out"]) for name, step in found.items()} for found in steps]
     assert counts[0] == counts[1]
+
+
+def test_what_must_not_be_taught_is_looked_up_again_once_it_changes(sets, tmp_path):
+    held = tmp_path / "held.jsonl"
+    held.write_text("")
+    settings = recipe(parts={"sound": {"root": str(sets / "esc50"), "adapter": "esc50"}}, eval_sets=[str(held)])
+    build(settings, tmp_path / "out")
+    rows = list(read_rows(tmp_path / "out/questions.jsonl"))
+    clip = next(iter(read_rows(tmp_path / "out/sound/clips.jsonl")))
+    held.write_text(json.dumps(clip) + "\n")
+    build(settings, tmp_path / "out")
+    left = list(read_rows(tmp_path / "out/questions.jsonl"))
+    assert left and len(left) < len(rows)

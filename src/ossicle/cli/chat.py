@@ -10,6 +10,7 @@ import typer
 from ossicle.cli import output
 from ossicle.cli.clips import read_clips
 from ossicle.cli.options import DeviceOption, DtypeOption, ModelOption
+from ossicle.errors import UserError
 
 if TYPE_CHECKING:
     from ossicle.inference.engine import Engine
@@ -19,13 +20,15 @@ app = typer.Typer()
 
 @app.command()
 def command(
-    words: Annotated[list[str], typer.Argument(metavar="AUDIO...", help="Files, folders, globs, or - .")],
+    words: Annotated[list[str], typer.Argument(metavar="AUDIO...", help="Files, folders or globs.")],
     model: ModelOption = "nano",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 128,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
 ) -> None:
     """Talk about recordings in the terminal; an empty line or Ctrl-D ends it."""
+    if "-" in words:
+        raise UserError("chat: reads its questions from stdin, so no recording can come from there; give a file")
     clips = read_clips(words)
     for row in clips.skipped:
         output.warn(f"skipped: {row['reason']}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,7 +85,7 @@ def command(
 ) -> int:
     """Score a model on a suite, beside its controls."""
     if suite in ("pointing", "hour"):
-        return _listen(suite, model, root, limit, seed, out, device, dtype, json)
+        return _listen(locals())
     from ossicle.evaluation.models import open_judge
     from ossicle.evaluation.run import Setting
     from ossicle.evaluation.task import load_spec, suite_specs
@@ -184,26 +185,33 @@ def _hear(opened: tuple[Any, dict[str, Any]], setting: Any, *, usage: bool) -> t
     return opened
 
 
-def _listen(
-    suite: str, model: str, root: Path, n: int | None, seed: int, out: Path | None, device: str, dtype: str, json: bool
-) -> int:
-    """Play the pointing game, or look for one event in an hour."""
+def _listen(given: dict[str, Any]) -> int:
+    """Play the pointing game, or look for one event in an hour, with what the command was given.
+
+    Raises:
+        ConfigError: An option would change nothing.
+    """
     from ossicle.cli.output import note
     from ossicle.evaluation import hour, pointing
     from ossicle.inference.engine import load
 
-    engine = load(model, device=device, dtype=dtype)
+    suite, seed = given["suite"], given["seed"]
+    taken = {"model", "suite", "root", "limit", "seed", "json", "device", "dtype", *(["out"] * (suite == "pointing"))}
+    usual = {name: parameter.default for name, parameter in signature(command).parameters.items()}
+    others = [f"--{n.replace('_', '-')}" for n, value in given.items() if n not in taken and value != usual[n]]
+    _refuse(bool(others), f"--suite {suite}: {', '.join(others)} would change nothing; take it out")
+    engine = load(given["model"], device=given["device"], dtype=given["dtype"])
     note_setting_line(engine.setting)
 
     def tell(line: str) -> None:
         note(f"ossicle: {line}")
 
     if suite == "hour":
-        told = hour.run(engine, n=n or 10, seed=seed, tell=tell)
-        emit(told, json=json, text=hour.page(told))
+        told = hour.run(engine, n=given["limit"] or 10, seed=seed, tell=tell)
+        emit(told, json=given["json"], text=hour.page(told))
         return 0
-    told = pointing.run(engine, root, n=n or 100, seed=seed, out=out, tell=tell)
-    emit(told, json=json, text=pointing.page(told))
+    told = pointing.run(engine, given["root"], n=given["limit"] or 100, seed=seed, out=given["out"], tell=tell)
+    emit(told, json=given["json"], text=pointing.page(told))
     return 0
 
 

@@ -69,8 +69,8 @@ def recording(audio: Any, folder: Path, name: str, beside: Path) -> Path | None:
 
 
 def unpack(path: Path, data: bytes) -> Path:
-    """Write a recording once, whole, and return its path."""
-    if not path.is_file() or path.stat().st_size != len(data):
+    """Write a recording, whole, where it is not there yet, and return its path."""
+    if not path.is_file() or path.stat().st_size != len(data) or path.read_bytes() != data:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(path.name + ".writing")
         try:

@@ -1,6 +1,6 @@
 """What training on audio has cost: questions in text alone, before and after.
 
-    forgotten = accuracy(before) − accuracy(now)          p: exact McNemar test, question by question
+    forgotten = accuracy(before) − accuracy(now)          p: exact test by swapping whole questions (`compare`)
 
 Every question is asked with each rotation of its three options, so that a liked letter gains nothing; the interval is
 by question. `before` is the decoder that training started from (or any model), where somebody names one.
@@ -8,7 +8,6 @@ by question. `before` is the decoder that training started from (or any model), 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import yaml
 
 from ossicle.evaluation.answers import BLIND, Answerer, AnswerStore, Request, collect
 from ossicle.evaluation.choices import asked, rotations
-from ossicle.evaluation.compare import mcnemar
+from ossicle.evaluation.compare import swapped_signs
 from ossicle.evaluation.metrics import interval
 from ossicle.evaluation.parse import choice
 
@@ -64,17 +63,12 @@ def measure(answerer: Answerer, store: AnswerStore, *, batch_size: int = 32, see
 
 def against(now: dict[str, Any], before: dict[str, Any], name: str) -> dict[str, Any]:
     """Return the result with what was known before training, and what of it is forgotten."""
-    lost, won = discordant(before["marks"], now["marks"])
+    turns = now["n"] // now["questions"]  # rotations of one question are no questions of their own
+    gains = np.array(now["marks"]) - np.array(before["marks"])
     kept = {key: before[key] for key in ("value", "ci95", "n", "unparsed")}
     return {
         **now,
         "before": {"model": name, **kept},
         "forgotten": before["value"] - now["value"],
-        "p": mcnemar(lost, won),
+        "p": swapped_signs(gains.reshape(-1, turns).sum(1).astype(float)),
     }
-
-
-def discordant(before: Sequence[int], now: Sequence[int]) -> tuple[int, int]:
-    """Return how many questions only the first, and only the second, answers rightly."""
-    pairs = list(zip(before, now, strict=True))
-    return sum(b > a for b, a in pairs), sum(a > b for b, a in pairs)

@@ -231,7 +231,7 @@ class Build:
         clips, described = folder / "clips.jsonl", folder / "described.jsonl"
         self._step(
             f"{name}/import", [], lambda: import_clips(root, clips, adapter=part.adapter, source=name)[1].report(),
-            str(root), part.adapter,
+            str(root), part.adapter, self._seen(str(root)),
         )  # fmt: skip
         if self.recipe.describe:
             hear = Hearer(transcribe=self.recipe.transcribe, tag=self.recipe.tag)
@@ -302,9 +302,20 @@ class Build:
         self._step(
             step, [path],
             lambda: filter_file(path, kept, path.with_suffix(".rejected.jsonl"), config, eval_sets=sets).report(),
-            config.model_dump_json(), str(sets),
+            config.model_dump_json(), *(f"{text} {self._seen(text)}" for text in sets),
         )  # fmt: skip
         return kept
+
+    def _seen(self, place: str) -> str:
+        """Return a hash of the names, sizes and times of the files at `FOLDER`, `FILE` or `layout:FOLDER`."""
+        rest = place.partition(":")[2]
+        path = Path(rest if rest and not Path(place).exists() else place).resolve()
+        found = hashlib.blake2b(digest_size=12)
+        for file in [path] if path.is_file() else sorted(path.rglob("*")):
+            if file.is_file() and self.out.resolve() not in file.parents:
+                facts = file.stat()
+                found.update(f"{file}|{facts.st_size}|{facts.st_mtime_ns}\n".encode())
+        return found.hexdigest()
 
     def _mix(self, made: list[Made], mixed: Path) -> dict[str, Any]:
         entries, seed, total = [one.entry for one in made], self.recipe.seed, self.recipe.total

@@ -17,7 +17,7 @@ import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ossicle.audio.io import is_audio_path
@@ -29,8 +29,8 @@ from ossicle.data.manifest import clip_of
 from ossicle.data.rows import Tally
 from ossicle.errors import DataError
 
-SPLIT = re.compile(r"train|validation|valid|dev|test")
-"""How names of shards begin that say whose split they are."""
+SPLIT = re.compile(r"(?:train|validation|valid|dev|test)(?![a-z])")
+"""How names of shards, or of folders they lie in, begin that say whose split they are."""
 
 
 def hugging_face(root: Path, layout: Layout, tally: Tally) -> Iterator[Clip]:
@@ -41,17 +41,20 @@ def hugging_face(root: Path, layout: Layout, tally: Tally) -> Iterator[Clip]:
         return
     out = _unpacked(root, layout)
     for shard in shards:
+        inside = shard.relative_to(root if root.is_dir() else root.parent).with_suffix("")
+        name = "-".join(inside.parts)  # shards of two splits or languages may have one name, in folders of their own
+        split = next((found[0] for part in reversed(inside.parts) if (found := SPLIT.match(part))), None)
         for number, row in enumerate(parquet.read(shard), 1):
             tally.taken += 1
             if "audio" not in row:
                 raise DataError(f"{shard}: no column 'audio'; found: {', '.join(row)}")
-            path = parquet.recording(row.pop("audio"), out, f"{shard.stem}-{number:06d}", shard.parent)
+            path = parquet.recording(row.pop("audio"), out, f"{name}-{number:06d}", shard.parent)
             if path is None:
                 tally.skip("no audio bytes in the row, and no such file", f"{shard.name}:{number}")
                 continue
-            split = {"split": SPLIT.match(shard.stem)[0]} if SPLIT.match(shard.stem) else {}  # type: ignore[index]
+            known = {} if split is None else {"split": split}
             yield clip_of(
-                {**split, **_fields(row), "path": str(path)}, root, source=layout.options.get("source", root.name)
+                {**known, **_fields(row), "path": str(path)}, root, source=layout.options.get("source", root.name)
             )
 
 
@@ -109,7 +112,9 @@ def webdataset(root: Path, layout: Layout, tally: Tally) -> Iterator[Clip]:
         with tarfile.open(shard) as tar:
             for member in tar:
                 if member.isfile():
-                    key, _, suffix = Path(member.name).name.partition(".")
+                    place = PurePosixPath(member.name)  # a sample's key has its folder in it
+                    stem, _, suffix = place.name.partition(".")
+                    key = (place.parent / stem).as_posix().removeprefix("/")
                     groups.setdefault(key, {})[suffix] = tar.extractfile(member).read()  # type: ignore[union-attr]
         for key, parts in groups.items():
             tally.taken += 1
@@ -117,7 +122,7 @@ def webdataset(root: Path, layout: Layout, tally: Tally) -> Iterator[Clip]:
             if audio is None:
                 tally.skip("no recording", f"{shard.name}:{key}")
                 continue
-            path = parquet.unpack(out / f"{shard.stem}-{key}.{audio}", parts[audio])
+            path = parquet.unpack(out / f"{shard.stem}-{key.replace('/', '-')}.{audio}", parts[audio])
             row = json.loads(parts["json"]) if "json" in parts else {}
             if "txt" in parts:
                 row.setdefault("text", parts["txt"].decode("utf-8").strip())
