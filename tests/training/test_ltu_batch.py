@@ -137,7 +137,7 @@ def objective(tmp_path, tokenizer, samples, **stage):
     model.requires_grad_(False)
     model.streams["audio"].connector.requires_grad_(True)
     source = SimpleNamespace(sample=lambda index: samples[index], config=SimpleNamespace())
-    data = SimpleNamespace(batch=lambda number, size: samples[:size], sources=[source], names=["x"])
+    data = SimpleNamespace(batch=lambda number, size: samples[:size], sources=[source], names=["x"], endless=True)
     settings = {"name": "s", "train": ["connector"], "learning_rate": 1e-3, "steps": 1, "batch_size": len(samples)}
     full = Stage(**{**settings, "loss_on": "all", "audio_dropout": 0, "audio_shuffle": 0, **stage})
     recipe = SimpleNamespace(seed=0, model=SimpleNamespace(system=None))

@@ -16,11 +16,12 @@ import time
 import uuid
 from typing import Any
 
-from starlette.requests import ClientDisconnect
-
+from ossicle.errors import require
 from ossicle.serve.keys import is_loopback
 from ossicle.serve.limits import ApiError
 from ossicle.serve.state import State
+
+requests = require("starlette.requests", "serve")
 
 logger = logging.getLogger("ossicle.serve.requests")
 KEYLESS = frozenset({"/health", "/ready", "/openapi.json", "/docs"})
@@ -54,7 +55,7 @@ class Gate:
             await self.app(scope, call.receive, call.send)
         except ApiError as error:
             await call.answer(error)
-        except ClientDisconnect:  # in the middle of its body; it is logged as 499
+        except requests.ClientDisconnect:  # in the middle of its body; it is logged as 499
             pass
         except Exception as error:
             logging.getLogger(__name__).error("request %s failed", call.number, exc_info=error)
