@@ -56,7 +56,7 @@ WEIGHTS = {
     "loudness": 3.5,
     "pitch": 5.0,
     "rate": 2.0,
-    "family": 3.0,
+    "family": 9.0,
     "after": 0.2,
     "before": 0.2,
     "presence": 3.0,
