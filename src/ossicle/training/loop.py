@@ -1,6 +1,6 @@
 """One stage, step by step: plain PyTorch.
 
-    for each step:   seed(step) ──► Σ micro-batches: backward(total) ──► gradients / Σ count ──► clip ──► optimiser
+    for each step:   seed(step) ──► Σ micro-batches: backward(total) ──► gradients / Σ count ──► clip ──► AdamW
 
 The loss of a step is the sum over all its label tokens divided by their number, however the step was cut into
 micro-batches. Batches and random numbers are functions of (seed, stage, step), so a resumed run repeats the losses of
@@ -72,7 +72,6 @@ class StageRun:
             part_rates=stage.part_rates,
             weight_decay=stage.weight_decay,
             betas=stage.betas,
-            kind=stage.optimizer,
         )
         self.autocast = autocast_dtype(stage.precision, context.device)
 

@@ -3,8 +3,8 @@
     lr(s) = peak · s/w                          for s < w (warm-up, from 1/w)
     lr(s) = peak · decay((s − w) / (S − w))     cosine: (1 + cos πx)/2   linear: 1 − x   constant: 1   step: γ^⌊s/every⌋
 
-AdamW, or SOAP (`training.soap`); weight decay on matrices only, never on norms, biases, scales and other vectors.
-Source: Loshchilov and Hutter (arXiv 1711.05101); decay on matrices only is the usual practice.
+AdamW; weight decay on matrices only, never on norms, biases, scales and other vectors. Source: Loshchilov and Hutter
+(arXiv 1711.05101); decay on matrices only is the usual practice.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from torch import nn
 
 from ossicle.config import Section
 from ossicle.training import freeze, shard
-from ossicle.training.soap import Soap
 
 
 class Schedule(Section):
@@ -65,9 +64,8 @@ def build_optimizer(
     part_rates: Mapping[str, float],
     weight_decay: float,
     betas: tuple[float, float],
-    kind: Literal["adamw", "soap"] = "adamw",
-) -> torch.optim.Optimizer:
-    """Return the optimiser of what trains; each group keeps its peak rate in `peak`.
+) -> torch.optim.AdamW:
+    """Return AdamW over what trains; each group keeps its peak rate in `peak`.
 
     Args:
         named: Parameters with names; those without `requires_grad` are left out.
@@ -75,7 +73,6 @@ def build_optimizer(
         part_rates: Part, prefix or regular expression to its own peak rate; the first that matches wins.
         weight_decay: On parameters with two or more dimensions.
         betas: Decay of the two moments.
-        kind: Which one; `soap` needs whole matrices, not shares.
     """
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}  # torch steps shares and whole ones apart
     for name, parameter in named:
@@ -87,9 +84,7 @@ def build_optimizer(
         {"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay}
         for (rate, decay, _), parameters in groups.items()
     ]
-    if kind == "adamw":
-        return torch.optim.AdamW(listed, betas=betas)
-    return Soap(listed, betas=betas)
+    return torch.optim.AdamW(listed, betas=betas)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, share: float) -> float:

@@ -154,8 +154,7 @@ class Stage(Section):
         warmup_ratio: Share of the steps, when `warmup_steps` is 0.
         schedule: How the rate falls.
         weight_decay: Of matrices.
-        optimizer: `adamw`; or `soap`, which learns more from a step and takes longer for it (docs/training.md).
-        betas: Decay of its two moments.
+        betas: Of AdamW.
         max_grad_norm: Gradients are clipped to this norm.
         precision: `auto` = bf16 autocast where the machine has it.
         loss_on: `assistant` turns, or `all` text (as LTU-AS does).
@@ -186,7 +185,6 @@ class Stage(Section):
     warmup_ratio: float = Field(default=0.0, ge=0, le=1)
     schedule: Schedule = Schedule()
     weight_decay: float = Field(default=0.0, ge=0)
-    optimizer: Literal["adamw", "soap"] = "adamw"
     betas: tuple[float, float] = (0.9, 0.95)
     max_grad_norm: float = Field(default=1.0, gt=0)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
@@ -269,9 +267,6 @@ class Recipe(Section):
         decoder = self.model.language_model
         if self.parallel == "shard" and decoder is not None and decoder.quantization is not None:
             raise ValueError("'parallel: shard' cannot cut a decoder in 4 bits; take 'quantization' out, or replicate")
-        soap = next((stage.name for stage in self.stages if stage.optimizer == "soap"), None)
-        if self.parallel == "shard" and soap is not None:
-            raise ValueError(f"stage '{soap}': optimizer 'soap' needs whole matrices; take 'adamw', or replicate")
         return self
 
     def sources(self) -> dict[str, SourceConfig]:
