@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -166,3 +167,19 @@ def test_of_a_long_recording_it_is_told_what_was_heard(clip, tmp_path, capsys):
     assert any(start <= 65 and end >= 66 for start, end in long["heard_s"])
     assert sum(end - start for start, end in long["heard_s"]) == 12.0
     assert "heard_s" not in short
+
+
+def test_a_name_that_is_not_utf8_is_answered_and_found_again(tiny_model, tmp_path, capsys):
+    """Names of files are any bytes; from an old zip they are often Latin-1."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    soundfile.write(folder / "plain.wav", np.zeros(4000), 16000)
+    shutil.copy(folder / "plain.wav", folder / os.fsdecode(b"caf\xe9.wav"))
+    asked = ["ask", str(folder), "What is it?", "--model", str(tiny_model), "--max-new-tokens", "2"]
+    assert run([*asked, "--json"]) == 0
+    names = {Path(row["path"]).name for row in json.loads(capsys.readouterr().out)["answers"]}
+    assert names == {os.fsdecode(b"caf\xe9.wav"), "plain.wav"}
+    for _ in range(2):  # the second time it knows both
+        assert run([*asked, "--output", str(tmp_path / "a.jsonl")]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {Path(row["path"]).name for row in rows} == names and len(rows) == 2

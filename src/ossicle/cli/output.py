@@ -62,7 +62,8 @@ def emit(result: Mapping[str, Any], *, json: bool, text: str = "") -> None:
 def write(text: str, *, end: str = "\n") -> None:
     """Write text to stdout at once (a streamed answer, for example)."""
     stream = _Streams.results or sys.stdout
-    stream.write(text + end)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + end)  # names of files may be any bytes
     stream.flush()
 
 

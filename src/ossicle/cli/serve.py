@@ -37,7 +37,9 @@ def command(
         Path | None, typer.Option("--allowed-local-media-path", help="Folder that file: audio may be read from.")
     ] = None,
     max_body_megabytes: Annotated[int, typer.Option("--max-body-megabytes", min=1, help="Largest request.")] = 64,
-    max_audio_s: Annotated[float, typer.Option("--max-audio-s", min=0.1, help="Longest clip in seconds.")] = 3600.0,
+    max_audio_s: Annotated[
+        float, typer.Option("--max-audio-s", min=0.1, help="Most seconds of audio in a request.")
+    ] = 3600.0,
     max_audios: Annotated[int, typer.Option("--max-audios", min=1, help="Most clips in one request.")] = 16,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer.")] = 1024,
     deadline_s: Annotated[float, typer.Option("--deadline-s", min=0.1, help="Longest time for an answer.")] = 120.0,

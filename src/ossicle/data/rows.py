@@ -62,7 +62,7 @@ def writing(path: Path) -> Iterator[TextIO]:
     new_folder = not path.parent.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
             yield file
         temporary.replace(path)
     except OSError as error:

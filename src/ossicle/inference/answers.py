@@ -65,7 +65,7 @@ def answer_into(
     tell(done.before)
     left = [path for path in paths if str(path) not in known]
     output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("a", encoding="utf-8") as file:
+    with output.open("a", encoding="utf-8", errors="backslashreplace") as file:
         for start in range(0, len(left), BATCH):
             waves = []
             for path in left[start : start + BATCH]:
