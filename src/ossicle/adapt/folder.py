@@ -173,15 +173,15 @@ def _group(found: list[Recording]) -> None:
     number files, or where a label has the stem twice. Copies of one file are one group.
     """
     often = Counter((recording.label, recording.path.stem) for recording in found)
-    copies: dict[tuple[int, str], str] = {}
+    copies: dict[str, str] = {}
     for place, recording in enumerate(found):
-        stem, group = recording.path.stem, recording.group
-        if not group:
-            own = stem.isdecimal() or often[recording.label, stem] > 1
-            group = str(recording.path.with_suffix("")) if own else stem
-        content = recording.path.read_bytes()
-        key = (len(content), hashlib.blake2b(content, digest_size=16).hexdigest())
-        found[place] = replace(recording, group=group if recording.group else copies.setdefault(key, group))
+        if recording.group:
+            continue
+        stem = recording.path.stem
+        own = stem.isdecimal() or often[recording.label, stem] > 1
+        content = hashlib.blake2b(recording.path.read_bytes(), digest_size=16).hexdigest()
+        group = copies.setdefault(content, str(recording.path.with_suffix("")) if own else stem)
+        found[place] = replace(recording, group=group)
 
 
 def _drop_single(recordings: Recordings) -> None:

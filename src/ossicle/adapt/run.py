@@ -305,10 +305,10 @@ def _notes(result: dict[str, Any], train: Sequence[Recording]) -> list[str]:
         )
     if score is not None and result["metric"] == "accuracy" and score <= result["majority"]:
         notes.append("the score is no better than always saying the commonest label")
-    few = sorted(label for label, count in Counter(r.label for r in train if r.label).items() if count < FEW)
     untested = sorted({r.label for r in train if r.label} - set(result["per_label"]))
     if untested:
         notes.append(f"no recording to test with, as all share a group with others: {', '.join(untested)}")
+    few = sorted(label for label, count in Counter(r.label for r in train if r.label).items() if count < FEW)
     if few:
         notes.append(f"too little data (fewer than {FEW} recordings to learn from): {', '.join(few)}")
     if result["forgetting"] > 0.05:

@@ -70,7 +70,8 @@ def digest(folder: Path) -> str:
     Raises:
         DataError: No manifest.
     """
-    found = hashlib.blake2b(str(folder.resolve()).encode() + b"\0" + _manifest(folder).read_bytes(), digest_size=8)
+    place = str(folder.resolve()).encode(errors="surrogateescape")
+    found = hashlib.blake2b(place + b"\0" + _manifest(folder).read_bytes(), digest_size=8)
     for clip in read_set(folder):
         if clip.path.is_file():
             facts = clip.path.stat()

@@ -198,6 +198,6 @@ def waveform(audio: Audio) -> Waveform:
 def identity(audio: Audio) -> str:
     """Return a hash that changes when the audio does."""
     if not isinstance(audio, Waveform):
-        return hashlib.blake2b(audio.identity().encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(audio.identity().encode(errors="surrogateescape"), digest_size=16).hexdigest()
     rate = "" if audio.sample_rate_hz == SAMPLE_RATE_HZ else f"@{audio.sample_rate_hz}"
     return hashlib.blake2b(audio.samples.tobytes(), digest_size=16).hexdigest() + rate

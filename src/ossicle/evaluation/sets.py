@@ -174,7 +174,8 @@ def _row_items(
             continue
         truth = _truth(record, row)
         if truth is None:
-            skipped[f"no '{row.truth}'"] += not row.optional
+            if not row.optional:
+                skipped[f"no '{row.truth}'"] += 1
             continue
         if row.parser == "label" and truth not in vocabulary:  # no answer could ever be right
             skipped[f"'{truth}' is no label of row '{name}'"] += 1

@@ -314,7 +314,7 @@ class Build:
         for file in [path] if path.is_file() else sorted(path.rglob("*")):
             if file.is_file() and self.out.resolve() not in file.parents:
                 facts = file.stat()
-                found.update(f"{file}|{facts.st_size}|{facts.st_mtime_ns}\n".encode())
+                found.update(f"{file}|{facts.st_size}|{facts.st_mtime_ns}\n".encode(errors="surrogateescape"))
         return found.hexdigest()
 
     def _mix(self, made: list[Made], mixed: Path) -> dict[str, Any]:

@@ -42,13 +42,13 @@ def hugging_face(root: Path, layout: Layout, tally: Tally) -> Iterator[Clip]:
     out = _unpacked(root, layout)
     for shard in shards:
         inside = shard.relative_to(root if root.is_dir() else root.parent).with_suffix("")
-        name = "-".join(inside.parts)  # shards of two splits or languages may have one name, in folders of their own
         split = next((found[0] for part in reversed(inside.parts) if (found := SPLIT.match(part))), None)
         for number, row in enumerate(parquet.read(shard), 1):
             tally.taken += 1
             if "audio" not in row:
                 raise DataError(f"{shard}: no column 'audio'; found: {', '.join(row)}")
-            path = parquet.recording(row.pop("audio"), out, f"{name}-{number:06d}", shard.parent)
+            place = out / inside.parent  # shards of two splits or languages may have one name, in folders of their own
+            path = parquet.recording(row.pop("audio"), place, f"{shard.stem}-{number:06d}", shard.parent)
             if path is None:
                 tally.skip("no audio bytes in the row, and no such file", f"{shard.name}:{number}")
                 continue
@@ -122,7 +122,8 @@ def webdataset(root: Path, layout: Layout, tally: Tally) -> Iterator[Clip]:
             if audio is None:
                 tally.skip("no recording", f"{shard.name}:{key}")
                 continue
-            path = parquet.unpack(out / f"{shard.stem}-{key.replace('/', '-')}.{audio}", parts[audio])
+            name = key.replace("%", "%25").replace("/", "%2F")
+            path = parquet.unpack(out / f"{shard.stem}-{name}.{audio}", parts[audio])
             row = json.loads(parts["json"]) if "json" in parts else {}
             if "txt" in parts:
                 row.setdefault("text", parts["txt"].decode("utf-8").strip())
