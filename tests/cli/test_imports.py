@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,7 +57,9 @@ print(torch._dynamo.config is sys.modules["torch._dynamo.config"])
 
 
 def _run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=600)
+    env = {name: value for name, value in os.environ.items() if name != "TORCHDYNAMO_DISABLE"}  # set in conftest.py
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=env)
 
 
 def test_no_verb_imports_a_model_library_before_it_starts():
