@@ -219,8 +219,14 @@ def test_an_interrupted_run_goes_on_to_the_same_losses(
     assert not any("stage 'align' trains" in line for line in said) or moment < 5
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(("moment", "said"), [(2, "step 3 of stage 'align'"), (4, "step 5 of stage 'align'"), (10, "")])
+@pytest.mark.parametrize(
+    ("moment", "said", "number"),
+    [
+        (2, "step 3 of stage 'align'", signal.SIGINT),
+        (4, "step 5 of stage 'align'", signal.SIGTERM),
+        (10, "", signal.SIGINT),
+    ],
+)
 def test_a_run_that_is_asked_to_stop_is_saved_after_the_step_at_hand(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int, said: str, number: int
 ) -> None:
