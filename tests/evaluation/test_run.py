@@ -16,6 +16,7 @@ from evaluation.doubles import Deaf, Oracle, Said, phrase
 from ossicle.errors import ConfigError, DataError
 from ossicle.evaluation import composed
 from ossicle.evaluation.answers import AnswerStore, Request, read_header
+from ossicle.evaluation.builders import build
 from ossicle.evaluation.card import read_card
 from ossicle.evaluation.compare import compare_cards
 from ossicle.evaluation.contamination import file_hashes
@@ -344,6 +345,18 @@ def test_scoring_a_run_of_an_own_task_again_needs_its_file(tiny_root, tmp_path, 
     assert run(["eval", "--rescore", *words]) == 2
     assert "give --task FILE" in capsys.readouterr().err
     assert run(["eval", "--rescore", "--task", "mine.yaml", *words]) == 0
+
+
+def test_presence_of_two_labels_is_asked_of_single_clips(tmp_path):
+    (spec,) = (spec for spec in suite_specs("nano") if spec.task == "presence")
+    write_set(tmp_path / "esc10", [{"label": x} for x in ("dog bark", "rain") * 3])
+    with pytest.raises(ConfigError, match="row 'scene' takes three"):
+        build(spec, tmp_path, limit=8)
+    task, absent = build(spec.model_copy(update={"rows": {"clip": spec.rows["clip"]}}), tmp_path, limit=8)
+    assert not absent
+    assert sorted(item.truth for item in task.items) == [False] * 4 + [True] * 4
+    there = {"dog bark": "barking dog", "rain": "rain"}
+    assert all(item.truth == (there[item.content] in item.question) for item in task.items)
 
 
 def test_a_task_that_cannot_be_built_is_an_error_and_the_others_go_on(tiny_root, tmp_path):

@@ -168,12 +168,22 @@ def _digit_scenes(draft: Draft, shelf: Shelf) -> None:
 
 
 def build_presence(draft: Draft) -> Task | None:
-    """Return "is there X?" about single clips and scenes; each sound is present as often as it is absent."""
+    """Return "is there X?" about single clips and scenes; each sound is present as often as it is absent.
+
+    Raises:
+        ConfigError: Scenes are asked for and there are two labels; one without X has two other sounds at least.
+    """
     shelf = read_shelf(draft.root, draft.spec.source.sounds)
     if shelf is None:
         return None
     names = draft.spec.source.spoken
-    for row, size in (("clip", 1), ("scene", 3)):
+    rows = [(row, size) for row, size in (("clip", 1), ("scene", 3)) if row in draft.spec.rows]
+    if "scene" in draft.spec.rows and len(shelf.labels) < 3:
+        raise ConfigError(
+            f"task '{draft.spec.task}': {draft.spec.source.sounds} has two labels; row 'scene' takes three at least, "
+            "leave it out of the task"
+        )
+    for row, size in rows:
         for index, asked in enumerate(_rounds(draft.rng, shelf.labels * 2, draft.per_row)):
             there = index % 2 == 0
             others = [label for label in shelf.labels if label != asked]
