@@ -8,6 +8,7 @@ prompt gives no loss, what it prints after does (`assistant`); or every text tok
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ AUDIO_TAG = "<audio>"
 
 TEMPLATES = {
     "plain": (
-        "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+        "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{{ eos_token }}{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>{% endif %}"
     ),
     "alpaca": (
@@ -49,6 +50,23 @@ def template(name: str) -> str:
     if name not in TEMPLATES:
         raise DataError(f"unknown chat template '{name}'; {suggest(name, list(TEMPLATES))}")
     return TEMPLATES[name]
+
+
+def with_system(chat_template: str, system: str) -> str:
+    """Return a chat template that begins conversations without a system prompt with one.
+
+    It lies in the template because that is what is saved with a model: who trains, asks and serves it says the same.
+
+    Example:
+        >>> with_system("{{ messages[0]['content'] }}", "Be brief.").endswith("{{ messages[0]['content'] }}")
+        True
+    """
+    words = json.dumps(system, ensure_ascii=False)
+    return (
+        "{% if messages and messages[0]['role'] != 'system' %}"
+        f"{{% set messages = [{{'role': 'system', 'content': {words}}}] + messages %}}"
+        "{% endif %}"
+    ) + chat_template
 
 
 def spoken(turn: dict[str, Any], chat_template: str | None) -> dict[str, Any]:

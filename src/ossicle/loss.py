@@ -28,17 +28,42 @@ Each chunk goes once through the whole gradient of the head (1 ms of 80 on an H1
 """
 
 
-def next_token_loss(logits: Tensor, labels: Tensor, count: Tensor | int | None = None) -> Tensor:
+RESHAPING = {"final_logit_softcapping": None, "lm_head_multiplier": 1.0, "logit_scale": 1.0, "logits_scaling": 1.0}
+"""Settings by which decoders change what their head says (Gemma, Falcon-H1, Cohere, Granite), each with no effect."""
+
+
+def reshapes_logits(config: Any) -> bool:
+    """Return whether a decoder's logits are something else than what its head makes of the last states.
+
+    Example:
+        >>> from transformers import CohereConfig, LlamaConfig
+        >>> reshapes_logits(CohereConfig()), reshapes_logits(LlamaConfig())
+        (True, False)
+    """
+    return any(getattr(config, name, neutral) not in (None, neutral) for name, neutral in RESHAPING.items())
+
+
+def next_token_loss(
+    logits: Tensor,
+    labels: Tensor,
+    count: Tensor | int | None = None,
+    routing: Tensor | float = 0.0,
+    weights: Tensor | None = None,
+) -> Tensor:
     """Return the loss of labels (B, L) under logits (B, L, V); each row of logits predicts the next label.
 
     Args:
         logits: (B, L, V).
         labels: (B, L), -100 = no loss.
         count: Label tokens to divide by; None = those of this batch.
+        routing: As in `head_loss`.
+        weights: As in `labelled_loss`.
     """
     labelled = labels[:, 1:] != IGNORE
-    total = _summed(logits[:, :-1][labelled], labels[:, 1:][labelled], None)
-    return total / (max(1, int(labelled.sum())) if count is None else count)
+    weights = None if weights is None else weights[:, 1:][labelled]
+    total = _summed(logits[:, :-1][labelled], labels[:, 1:][labelled], weights)
+    number = int(labelled.sum())
+    return (total + number * routing) / (max(1, number) if count is None else count)
 
 
 def labelled_loss(

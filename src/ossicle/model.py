@@ -27,12 +27,32 @@ from ossicle.deferred import undrawn
 from ossicle.errors import CheckpointError, DataError
 from ossicle.focus import focused
 from ossicle.integration.base import Placement, place, slot_rows
-from ossicle.integration.memory import AudioMemory, input_norms
-from ossicle.loss import labelled_loss, next_token_loss
+from ossicle.integration.memory import AudioMemory, input_norms, reach_of
+from ossicle.loss import labelled_loss, next_token_loss, reshapes_logits
 from ossicle.mixtures.balance import auxiliary_loss
 from ossicle.mixtures.prompt import prompt_vectors
 from ossicle.model_config import AudioLMConfig, check_config
 from ossicle.types import AudioTokens
+
+
+def cast(module: nn.Module, dtype: torch.dtype) -> None:
+    """Hold what a module learns and saves in a dtype; what it only computes with stays in float32.
+
+    Rotary frequencies are of the second kind, and transformers reads a decoder so: in bf16 they are off by a radian and
+    more after some thousand positions.
+    """
+    for tensor in module.state_dict(keep_vars=True).values():
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
+
+
+@torch.no_grad()
+def _rms_of_text(embedding: Any) -> float:
+    """Return the rms of text embeddings; some decoders (Gemma) scale them on the way out of their table."""
+    weight = embedding.weight.float()
+    some = torch.arange(min(64, len(weight)), device=weight.device)
+    scale = float(embedding(some).float().norm() / weight[some].norm().clamp_min(1e-30))
+    return float(weight.pow(2).mean().sqrt()) * scale
 
 
 class AudioLM(PreTrainedModel, GenerationMixin):
@@ -75,9 +95,9 @@ class AudioLM(PreTrainedModel, GenerationMixin):
             model._adopt(quantizer)
         elif language_model is not None:
             model.language_model.load_state_dict(language_model.state_dict())
-            model.language_model.to(dtype=language_model.dtype)
+            cast(model.language_model, language_model.dtype)
             model.generation_config = language_model.generation_config
-        rms = float(model.get_input_embeddings().weight.detach().float().pow(2).mean().sqrt())
+        rms = _rms_of_text(model.get_input_embeddings())
         for stream in model.streams.values():
             stream.connector.set_output_scale(rms)
             stream.connector.load_pretrained()
@@ -196,7 +216,9 @@ class AudioLM(PreTrainedModel, GenerationMixin):
             taken[name] = torch.tensor(positions, dtype=torch.long, device=input_ids.device)
         left = torch.stack(list(taken.values())).sum(0)
         placement = place(input_ids, mask, self.config.audio_token_id, left)
-        memory = AudioMemory(rotary=self.get_decoder().rotary_emb, norms=input_norms(self.language_model))
+        rotary = getattr(self.get_decoder(), "rotary_emb", None)
+        reach = reach_of(rotary, placement.positions)
+        memory = AudioMemory(rotary=rotary, reach=reach, norms=input_norms(self.language_model))
         by_clip: list[list[Tensor]] = [[] for _ in range(len(left))]
         for name, stream in self.streams.items():
             rows = stream.integration.rows(connected[name])
@@ -235,8 +257,13 @@ class AudioLM(PreTrainedModel, GenerationMixin):
         connected = self.connect(audio_tokens, self.prompts(input_ids, attention_mask, labels))
         return self.remember(input_ids, attention_mask, connected)
 
-    def embed(self, input_ids: Tensor | None, memory: AudioMemory | None) -> Tensor:
+    def embed(self, input_ids: Tensor | None, memory: AudioMemory | None, past: Any = None) -> Tensor:
         """Return (B, L, D) text embeddings with the audio slots filled.
+
+        Args:
+            input_ids: (B, L) text.
+            memory: From `remember` with this text.
+            past: Cache of the text; one that holds something makes this a later step, whose slots are filled.
 
         Raises:
             DataError: No text, or the text has another number of slots than the audio has tokens.
@@ -246,13 +273,11 @@ class AudioLM(PreTrainedModel, GenerationMixin):
         embeddings: Tensor = self.get_input_embeddings()(input_ids)
         slots = input_ids == self.config.audio_slot_id
         rows = memory.slots if memory is not None else None
-        if not rows:
+        if not rows or (past is not None and past.get_seq_length() > 0):
             return embeddings
         beams = len(input_ids) // len(rows)
         values = torch.cat([row for row in rows for _ in range(beams)])
         found = int(slots.sum())
-        if not found:  # a later step of generation
-            return embeddings
         if found != len(values):
             raise DataError(f"the text has {found} audio slots, the audio has {len(values)} tokens; use its processor")
         return embeddings.masked_scatter(slots[..., None], values.to(embeddings.dtype))
@@ -304,19 +329,26 @@ class AudioLM(PreTrainedModel, GenerationMixin):
                 audio_memory, placement = heard
                 routing = auxiliary_loss(self.streams.values())
                 position_ids = placement.positions if position_ids is None else position_ids
-        inputs_embeds = self.embed(input_ids, audio_memory) if inputs_embeds is None else inputs_embeds
+        if inputs_embeds is None:
+            inputs_embeds = self.embed(input_ids, audio_memory, past_key_values)
         if audio_memory is not None:
             kwargs["audio_memory"] = audio_memory
             attention_mask = _explicit(attention_mask, inputs_embeds, past_key_values)
         inputs = {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask, "position_ids": position_ids}
         inputs |= {"past_key_values": past_key_values, "use_cache": use_cache, **kwargs}
         if labels is not None and self.training:
-            hidden, head = self.get_decoder()(**inputs).last_hidden_state, self.get_output_embeddings()
-            total = labelled_loss(head, hidden, labels, num_items_in_batch, routing, label_weights)
+            total = self._training_loss(inputs, labels, num_items_in_batch, routing, label_weights)
             return CausalLMOutputWithPast(loss=total)
         out = self.language_model(**inputs, logits_to_keep=logits_to_keep)
         loss = None if labels is None else next_token_loss(out.logits, labels, num_items_in_batch)
         return CausalLMOutputWithPast(loss=loss, logits=out.logits, past_key_values=out.past_key_values)
+
+    def _training_loss(self, inputs: dict[str, Any], labels: Tensor, *settings: Any) -> Tensor:
+        """Return the loss with logits at labelled rows only, unless the decoder does more to them than its head."""
+        if reshapes_logits(self.config.text_config):
+            return next_token_loss(self.language_model(**inputs).logits, labels, *settings)
+        hidden = self.get_decoder()(**inputs).last_hidden_state
+        return labelled_loss(self.get_output_embeddings(), hidden, labels, *settings)
 
     @torch.no_grad()
     def generate(  # type: ignore[override]

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ossicle.chat import template
+from ossicle.chat import template, with_system
 from ossicle.data import cache_file
 from ossicle.data.cache import CLIPS_PER_PASS, FeatureCache, fingerprint
 from ossicle.data.cache_shard import claim, narrow
@@ -348,7 +348,8 @@ def test_identity_follows_the_audio(tmp_path: Path) -> None:
 
 
 def test_a_batch_has_labels_on_answers_only_and_counts_them(processor: AudioProcessor) -> None:
-    batch = Collator(processor, system="Be brief.")(samples(3))
+    told = with_system(str(processor.chat_template), "Be brief.")
+    batch = Collator(AudioProcessor(processor.tokenizer, STREAMS, chat_template=told))(samples(3))
     ids, labels = batch.inputs["input_ids"], batch.inputs["labels"]
     for row, sample in enumerate(samples(3)):
         said = processor.tokenizer.decode(ids[row][labels[row] != -100])

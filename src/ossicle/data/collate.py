@@ -57,7 +57,6 @@ class Collator:
     Args:
         processor: Of the model.
         loss_on: Which text gives loss.
-        system: System prompt of conversations that have none.
         cache: Kept encoder outputs; None = audio goes in as samples.
         max_skipped: Share of samples that may be unreadable.
         cutoff_tokens: Text beyond so many tokens is cut off; None = never.
@@ -70,7 +69,6 @@ class Collator:
         processor: AudioProcessor,
         *,
         loss_on: Literal["assistant", "all"] = "assistant",
-        system: str | None = None,
         cache: FeatureCache | None = None,
         max_skipped: float = 0.01,
         cutoff_tokens: int | None = None,
@@ -81,7 +79,6 @@ class Collator:
         self.loss_on = loss_on
         self.cutoff_tokens = cutoff_tokens
         self.compat = compat
-        self.system = system
         self.cache = cache
         self.max_skipped = max_skipped
         self.skips: Counter[str] = Counter()
@@ -152,8 +149,6 @@ class Collator:
 
     def _row(self, sample: Sample, lengths: Sequence[int]) -> tuple[list[int], list[int]]:
         messages = [spoken(turn, self.processor.chat_template) for turn in sample.messages]
-        if self.system and messages[0]["role"] != "system":
-            messages.insert(0, {"role": "system", "content": self.system})
         try:
             row = self.processor.training_ids(messages, lengths, loss_on=self.loss_on)
         except DataError as error:

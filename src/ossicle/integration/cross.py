@@ -14,8 +14,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from ossicle.errors import ConfigError
 from ossicle.integration import memory
 from ossicle.integration.base import NEVER, Integration, IntegrationConfig, Layers, Placement, layer_indices
 from ossicle.types import AudioTokens
@@ -30,7 +32,7 @@ class CrossConfig(IntegrationConfig):
     kind: str = "cross"
     layers: Layers = "all"
     gate: float = 0.1
-    heads: int | None = None
+    heads: int | None = Field(None, ge=1)
 
 
 class CrossBlock(nn.Module):
@@ -59,7 +61,8 @@ class CrossBlock(nn.Module):
 
     def heads_of(self, hidden: Tensor, audio: Tensor) -> list[Tensor]:
         """Return queries, keys and values (B, heads, ·, width)."""
-        asking = self.norm(hidden.to(self.norm.weight.dtype))  # a cut decoder hands over its states in a lower dtype
+        kind = self.norm.weight.dtype  # a decoder held or cut in a lower dtype hands over its states in that
+        asking, audio = self.norm(hidden.to(kind)), audio.to(kind)
         pairs = ((self.q_proj, asking), (self.k_proj, audio), (self.v_proj, audio))
         return [project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for project, x in pairs]
 
@@ -72,7 +75,9 @@ class Cross(Integration):
     def __init__(self, config: CrossConfig, text_config: PreTrainedConfig) -> None:
         super().__init__(config, text_config)
         self.layers = layer_indices(config.layers, text_config.num_hidden_layers)
-        heads = config.heads or text_config.num_attention_heads
+        heads = text_config.num_attention_heads if config.heads is None else config.heads
+        if text_config.hidden_size % heads:
+            raise ConfigError(f"cross: {heads} heads do not divide the decoder's width of {text_config.hidden_size}")
         self.blocks = nn.ModuleDict(
             {str(i): CrossBlock(text_config.hidden_size, heads, config.gate) for i in sorted(self.layers)}
         )
@@ -117,12 +122,11 @@ class _Reader:
             visible = kwargs["position_ids"][:, :, None] >= visible_from[:, None, :]
             visible = visible.expand(len(hidden), -1, -1)
             block: Any = self.blocks[str(self.layer)]
-            states = states.to(hidden.dtype)
             if watch is not None:
                 query, key, _ = block.heads_of(hidden, states)
                 seen = watch.weights(query, key, visible[:, None], query.shape[-1] ** -0.5)
                 watch.read[place, self.layer] = seen
-            hidden = hidden + block(hidden, states, visible)
+            hidden = hidden + block(hidden, states, visible).to(hidden.dtype)
         if args:
             return (hidden, *rest), kwargs
         return args, {**kwargs, "hidden_states": hidden}

@@ -59,9 +59,24 @@ def head_dim(config: PreTrainedConfig) -> int:
 
 
 def layers_of(decoder: PreTrainedModel) -> nn.ModuleList:
-    """Return the decoder layers."""
-    layers: nn.ModuleList = decoder.get_decoder().layers
+    """Return the decoder layers.
+
+    Raises:
+        UnsupportedError: They are kept under another name.
+    """
+    layers: nn.ModuleList | None = getattr(decoder.get_decoder(), "layers", None)
+    if layers is None:
+        raise UnsupportedError(
+            f"decoder family '{decoder.config.model_type}': its layers are not where others have them"
+        )
     return layers
+
+
+def reach_of(rotary: Any, positions: Tensor) -> Tensor | None:
+    """Return the largest of the text's positions where a decoder's rotary frequencies follow from it, else None."""
+    kinds = getattr(rotary, "rope_type", None)
+    kinds = kinds.values() if isinstance(kinds, dict) else (kinds,)
+    return positions.max() if {"dynamic", "longrope"} & set(kinds) else None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -110,7 +125,8 @@ class AudioMemory:
         crosses: Streams that gated blocks read.
         slots: Rows for the text's audio slots, one (N_b, D) for each text row, or None.
         shift: (B, L) how far positions run ahead of a plain count; its last column holds for all later text.
-        rotary: The decoder's rotary module.
+        rotary: The decoder's rotary module, None where it has none.
+        reach: The text's largest position, where that decides how the decoder rotates; see `reach_of`.
         norms: Input norm of each decoder layer, None where the family has none.
         keep: Store keys and values for the next step; only while generating, never while weights change.
         joined: What layers share when they lay audio and text together.
@@ -122,6 +138,7 @@ class AudioMemory:
     slots: list[Tensor] | None = None
     shift: Tensor | None = None
     rotary: Callable[..., Any] | None = None
+    reach: Tensor | None = None
     norms: list[nn.Module | None] = field(default_factory=list)
     keep: bool = False
     joined: Joined = field(default_factory=Joined)
@@ -175,8 +192,13 @@ class AudioMemory:
         name = id(segment), kind
         if name not in self._angles:
             extra = {"layer_type": kind} if kinds else {}
-            cos, sin = self.rotary(segment.states, segment.positions, **extra)
-            self._angles[name] = cos[:, None], sin[:, None]
+            positions = segment.positions
+            if self.reach is not None:  # the audio's own positions would choose frequencies of a shorter text
+                positions = torch.cat([positions, self.reach.expand(len(positions), 1)], 1)
+            cos, sin = (
+                part[:, None, : segment.positions.shape[1]] for part in self.rotary(segment.states, positions, **extra)
+            )
+            self._angles[name] = cos, sin
         return self._angles[name]
 
 
@@ -214,6 +236,7 @@ def project(attention: Any, projections: Any, states: Tensor, scale: Tensor | No
     """
     width: int = attention.head_dim
     shape = (*states.shape[:2], -1, width)
+    states = _as_taken(projections, states)
     plain = _plain_weights(attention, projections, many=states.shape[0] * states.shape[1])
     if plain is not None:
         weight, bias = plain
@@ -227,6 +250,15 @@ def project(attention: Any, projections: Any, states: Tensor, scale: Tensor | No
         key, norm = norm(key), None
     key, value = key.unflatten(-1, shape[2:]), value.unflatten(-1, shape[2:])
     return (norm(key) if norm is not None else key).transpose(1, 2), value.transpose(1, 2)
+
+
+def _as_taken(projections: Any, states: Tensor) -> Tensor:
+    """Return states in the dtype of what projects them; autocast, and weights of four bits, see to it themselves."""
+    weight = getattr(projections, "qkv_proj", None) or projections.k_proj
+    weight = weight.weight
+    if torch.is_autocast_enabled(states.device.type) or not weight.is_floating_point():
+        return states
+    return states.to(weight.dtype)
 
 
 def _plain_weights(attention: Any, projections: Any, *, many: int) -> tuple[Tensor, Tensor | None] | None:
@@ -328,7 +360,8 @@ def attention_backend(device: str) -> str:
 
 def input_norms(decoder: PreTrainedModel) -> list[nn.Module | None]:
     """Return the live input norm of each layer; a post-norm family has none, and audio is projected as it is."""
-    return [getattr(layer, "input_layernorm", None) for layer in layers_of(decoder)]
+    layers = getattr(decoder.get_decoder(), "layers", ())  # a decoder that only ever reads rows may keep them elsewhere
+    return [getattr(layer, "input_layernorm", None) for layer in layers]
 
 
 def copy_projections(decoder: PreTrainedModel, own: nn.ModuleDict) -> None:

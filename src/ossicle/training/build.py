@@ -14,11 +14,11 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
-from ossicle.chat import template
+from ossicle.chat import template, with_system
 from ossicle.data.source import Source
 from ossicle.errors import CheckpointError, ConfigError
 from ossicle.inference.engine import BUNDLED, bundled
-from ossicle.model import AudioLM, AudioLMConfig, check_config
+from ossicle.model import AudioLM, AudioLMConfig, cast, check_config
 from ossicle.processor import AudioProcessor
 from ossicle.training import lora, quantize
 from ossicle.training.recipe import LanguageModelSpec, ModelSpec, Recipe
@@ -56,6 +56,7 @@ def build(recipe: Recipe, sources: Mapping[str, Source]) -> Built:
         model, processor = AudioLM.from_pretrained(folder, dtype=torch.float32), AudioProcessor.from_pretrained(folder)
         model.config.focus = _focus(spec) or model.config.focus
         check_config(model.config)
+        _instruct(processor, spec.system)
         return Built(model=model, processor=processor, adapters=_adapt(model, spec))
     assert spec.language_model is not None
     tokenizer = _tokenizer(spec, (text for source in sources.values() for text in source.texts()))
@@ -72,8 +73,9 @@ def build(recipe: Recipe, sources: Mapping[str, Source]) -> Built:
     torch.manual_seed(recipe.seed)
     model = AudioLM.new(config, decoder)
     if spec.language_model.quantization is None:
-        model.language_model.to(getattr(torch, spec.language_model.dtype))
+        cast(model.language_model, getattr(torch, spec.language_model.dtype))
     processor = AudioProcessor(tokenizer, model.config.streams)
+    _instruct(processor, spec.system)
     read = ["language_model."] if decoder is not None else []
     owned = [stream for stream in spec.streams if isinstance(stream.encoder, dict)]
     read += [f"streams.{stream.name}.encoder." for stream in owned if stream.encoder.get("pretrained")]
@@ -96,6 +98,13 @@ def outline(recipe: Recipe) -> AudioLM:
         model = AudioLM(config)
         _adapt(model, spec)
     return model
+
+
+def _instruct(processor: AudioProcessor, system: str | None) -> None:
+    """Let the template that is saved begin every conversation that has no system prompt of its own with this one."""
+    if system is not None:
+        told = with_system(str(processor.chat_template), system)
+        processor.chat_template = processor.tokenizer.chat_template = told
 
 
 def _focus(spec: ModelSpec) -> dict[str, Any] | None:
@@ -139,6 +148,8 @@ def _tokenizer(spec: ModelSpec, texts: Iterable[str]) -> Any:
         raise CheckpointError(f"tokenizer '{name}' cannot be read: {str(error).splitlines()[0]}") from None
     if spec.template is not None or tokenizer.chat_template is None:
         tokenizer.chat_template = template(spec.template or "plain")
+        if tokenizer.eos_token is None:
+            raise ConfigError(f"tokenizer '{name}' has no end-of-text token, so no answer would learn to end")
     return tokenizer
 
 

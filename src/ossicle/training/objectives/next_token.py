@@ -90,7 +90,6 @@ class NextToken(Objective):
         self.collator = Collator(
             context.processor,
             loss_on=stage.loss_on,
-            system=context.recipe.model.system,
             cache=cache,
             max_skipped=config.max_skipped,
             cutoff_tokens=stage.cutoff_tokens,
