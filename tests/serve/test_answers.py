@@ -188,7 +188,7 @@ def test_what_does_not_fit_or_comes_too_late_is_said(state):
 def test_a_short_question_does_not_wait_for_a_long_answer(state):
     order = []
     threads = [
-        threading.Thread(target=lambda: (answer(state, "long", max_tokens=300), order.append("long"))),
+        threading.Thread(target=lambda: (answer(state, "much", max_tokens=300), order.append("long"))),
         threading.Thread(
             target=lambda: (time.sleep(0.05), answer(state, "short", max_tokens=3), order.append("short"))
         ),
