@@ -204,6 +204,7 @@ def draw(told: Sequence[Told], trained: Trained, path: Path) -> Path:
     axes.plot(trained.losses)
     axes.set_xlabel(f'training step; before: "{trained.before[:40]}", after: "{trained.after[:40]}" ({trained.truth})')
     axes.set_ylabel("loss")
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.stem}.writing{path.suffix}")
     figure.savefig(aside, dpi=110)
     aside.replace(path)

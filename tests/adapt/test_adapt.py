@@ -360,6 +360,13 @@ def test_a_taken_folder_is_refused(folder, tiny_model, tmp_path):
     assert (tmp_path / "model" / "precious.txt").read_text() == "mine"
 
 
+def test_the_folder_one_stands_in_is_not_replaced(folder, tiny_model, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(DataError, match="is the folder you are in"):
+        adapt(small(folder, tiny_model, tmp_path / "here"))
+
+
 def test_groups_without_a_column(tmp_path):
     """Numbered files of two labels are apart, one tape under two labels stays together, and so do copies."""
     for place, pitch in (
@@ -369,6 +376,9 @@ def test_groups_without_a_column(tmp_path):
         ("drill/1", 4),
         ("drill/tape", 5),
         ("drill/b", 2),
+        ("saw/loop", 6),
+        ("drill/loop", 7),
+        ("drill/copy", 6),
     ):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         soundfile.write(tmp_path / f"{place}.wav", np.sin(np.arange(4000) * 0.1 * pitch) * 0.1, 16000)
@@ -379,6 +389,7 @@ def test_groups_without_a_column(tmp_path):
     assert groups["saw/1.wav"] != groups["drill/1.wav"]
     assert groups["saw/tape.wav"] == groups["drill/tape.wav"] == "tape"
     assert groups["saw/2.wav"] == groups["drill/b.wav"]
+    assert groups["saw/loop.wav"] == groups["drill/loop.wav"] == groups["drill/copy.wav"], "a copy joins both"
     assert groups["drill/x/rec.wav"] != groups["drill/y/rec.wav"]
 
 

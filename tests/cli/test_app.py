@@ -163,3 +163,22 @@ def test_completion_offers_verbs():
 def test_options_that_would_change_nothing_are_refused(words, message, capsys):
     assert app.run(words) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["bench", "integrations", "--device", "tpu"], "--device tpu: not usable here"),
+        (["bench", "integrations", "--dtype", "fp16"], "'fp16' is not one of"),
+        (["bench", "integrations", "--clock", "moon"], "'moon' is not one of"),
+        (["bench", "integrations", "--batch", "0"], "greater than or equal to 1"),
+        (["bench", "length", "--seconds", "-5"], "greater than or equal to 1"),
+        (["bench", "length", "--device", "tpu"], "--device tpu: not usable here"),
+        (["demo", "--out", "p.xyz"], "--out p.xyz: expected a file's name that ends in .png"),
+        (["data", "stats", "none.jsonl", "--picture", "p.xyz"], "--picture p.xyz: expected a file's name"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_any_work(words, message, capsys):
+    assert app.run(words) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1

@@ -149,3 +149,18 @@ def test_what_must_not_be_taught_is_looked_up_again_once_it_changes(sets, tmp_pa
     build(settings, tmp_path / "out")
     left = list(read_rows(tmp_path / "out/questions.jsonl"))
     assert left and len(left) < len(rows)
+
+
+def test_what_is_gone_is_made_again_and_what_is_left_out_is_not_counted(sets, tmp_path):
+    parts = {name: {"root": str(sets / "esc50"), "adapter": "esc50"} for name in ("a", "b")}
+    whole = build(recipe(parts=parts), tmp_path / "out")
+    made = [*(tmp_path / "out").glob("*.jsonl"), *(tmp_path / "out").glob("[ab]/*.jsonl")]
+    files = {path: path.read_bytes() for path in made if "rejected" not in path.name}
+    for path in files:
+        path.unlink()
+        build(recipe(parts=parts), tmp_path / "out")
+        assert path.read_bytes() == files[path], path.name
+    alone = build(recipe(parts={"a": parts["a"]}), tmp_path / "out")
+    assert 2 * alone["in"] == whole["in"]
+    assert all(2 * count == whole["skipped"][reason] for reason, count in alone["skipped"].items())
+    assert "b/import" not in (tmp_path / "out/README.md").read_text(encoding="utf-8")

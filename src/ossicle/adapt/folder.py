@@ -12,7 +12,7 @@ import csv
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -170,18 +170,29 @@ def _group(found: list[Recording]) -> None:
     """Name the group of every recording that brings none, in place.
 
     It is the stem of its file, so that `tape7.wav` under two labels stays together; with its folder where stems only
-    number files, or where a label has the stem twice. Copies of one file are one group.
+    number files, or where a label has the stem twice. Copies of one file are one group, and so are the groups that a
+    copy joins.
     """
     often = Counter((recording.label, recording.path.stem) for recording in found)
-    copies: dict[str, str] = {}
+    joined: dict[str, str] = {}
+    named = {}
     for place, recording in enumerate(found):
         if recording.group:
             continue
         stem = recording.path.stem
         own = stem.isdecimal() or often[recording.label, stem] > 1
         content = hashlib.blake2b(recording.path.read_bytes(), digest_size=16).hexdigest()
-        group = copies.setdefault(content, str(recording.path.with_suffix("")) if own else stem)
-        found[place] = replace(recording, group=group)
+        named[place] = str(recording.path.with_suffix("")) if own else stem
+        joined[_end(joined, "\0" + content)] = _end(joined, named[place])
+    for place, group in named.items():
+        found[place] = replace(found[place], group=_end(joined, group))
+
+
+def _end(joined: Mapping[str, str], name: str) -> str:
+    """Return what a name is joined to, in the end."""
+    while joined.get(name, name) != name:
+        name = joined[name]
+    return name
 
 
 def _drop_single(recordings: Recordings) -> None:

@@ -89,6 +89,8 @@ def adapt(plan: Plan, *, tell: Callable[[str], None] = logger.info) -> dict[str,
     began = time.perf_counter()
     if plan.out.exists() and (not plan.out.is_dir() or any(plan.out.iterdir())):
         raise DataError(f"--out {plan.out}: is not empty; give a folder that does not exist yet")
+    if plan.out.resolve() == Path.cwd():  # it would be replaced, and whoever stands in it stand nowhere
+        raise DataError(f"--out {plan.out}: is the folder you are in; give one that does not exist yet")
     if plan.replay is not None and not plan.replay.is_dir():
         raise DataError(f"--replay {plan.replay}: no such folder; expected one folder of recordings per set, or none")
     found = read_recordings(plan.folder)

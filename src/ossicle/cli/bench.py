@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from ossicle.cli import output
-from ossicle.cli.options import JsonOption, SeedOption
+from ossicle.cli.options import DeviceOption, JsonOption, SeedOption
+
+BenchDtypeOption = Annotated[Literal["fp32", "bf16"], typer.Option("--dtype", help="Number format: fp32 or bf16.")]
 
 app = typer.Typer(help="Measure speed and memory side by side.", no_args_is_help=True)
 
@@ -21,19 +23,21 @@ def _group() -> None:
 def integrations(
     shape: Annotated[str, typer.Option(help="Named decoder shape.")] = "cpu-small",
     rounds: Annotated[int, typer.Option(help="Counted steps of each variant.", min=1)] = 7,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
-    threads: Annotated[int | None, typer.Option(help="CPU threads of each process.")] = None,
-    audio_tokens: Annotated[int | None, typer.Option(help="Audio tokens of a row.")] = None,
-    text_tokens: Annotated[int | None, typer.Option(help="Text tokens of a row.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Rows of a step.")] = None,
+    device: DeviceOption = "cpu",
+    dtype: BenchDtypeOption = "fp32",
+    threads: Annotated[int | None, typer.Option(help="CPU threads of each process.", min=1)] = None,
+    audio_tokens: Annotated[int | None, typer.Option(help="Audio tokens of a row.", min=1)] = None,
+    text_tokens: Annotated[int | None, typer.Option(help="Text tokens of a row.", min=2)] = None,
+    batch: Annotated[int | None, typer.Option(help="Rows of a step.", min=1)] = None,
     freeze_ffn: Annotated[bool, typer.Option("--freeze-ffn", help="Feed-forward blocks do not train.")] = False,
     checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Recompute layers in backward.")] = False,
     lora: Annotated[
-        int, typer.Option(help="Rank of adapters on Q, K, V, O over a frozen decoder; 0 = all trains.")
+        int, typer.Option(help="Rank of adapters on Q, K, V, O over a frozen decoder; 0 = all trains.", min=0)
     ] = 0,
     compiled: Annotated[bool, typer.Option("--compiled", help="Norms and feed-forward blocks are compiled.")] = False,
-    clock: Annotated[str, typer.Option(help="wall, or cpu: seconds of the process, on a busy machine.")] = "wall",
+    clock: Annotated[
+        Literal["wall", "cpu"], typer.Option(help="wall, or cpu: seconds of the process, on a busy machine.")
+    ] = "wall",
     only: Annotated[list[str] | None, typer.Option(help="Measure only this variant; may be given again.")] = None,
     peers: Annotated[bool, typer.Option("--peers", help="Also transformers' Qwen2-Audio and Trainer.")] = False,
     matrices: Annotated[bool, typer.Option("--matrices", help="Also a PLITS step's matrix products alone.")] = False,
@@ -42,11 +46,12 @@ def integrations(
     """Compare the ways of hearing: PLITS, LAL, PAL, cross-attention; random weights, nothing is fetched."""
     from ossicle.bench.integrations import Setting, run
     from ossicle.bench.shapes import VARIANTS
+    from ossicle.inference.engine import choose_device
 
     setting = Setting(
         shape=shape,
         rounds=rounds,
-        device=device,
+        device=str(choose_device(device)),
         dtype=dtype,
         threads=threads,
         audio_tokens=audio_tokens,
@@ -168,12 +173,14 @@ def train(
 @app.command()
 def length(
     shape: Annotated[str, typer.Option(help="Named decoder shape.")] = "cpu-small",
-    seconds: Annotated[list[int] | None, typer.Option(help="Lengths of the audio; default 10 s to an hour.")] = None,
+    seconds: Annotated[
+        list[int] | None, typer.Option(help="Lengths of the audio; default 10 s to an hour.", min=1)
+    ] = None,
     rounds: Annotated[int, typer.Option(help="Prefills of each length; the fastest counts.", min=1)] = 2,
     limit: Annotated[float, typer.Option(help="Seconds that a length may take.", min=1)] = 60.0,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
-    threads: Annotated[int | None, typer.Option(help="CPU threads of each process.")] = None,
+    device: DeviceOption = "cpu",
+    dtype: BenchDtypeOption = "fp32",
+    threads: Annotated[int | None, typer.Option(help="CPU threads of each process.", min=1)] = None,
     json: JsonOption = False,
 ) -> None:
     """Measure prefill time and memory over the length of the audio, attended and prepended.
@@ -182,9 +189,10 @@ def length(
     """
     from ossicle.bench.integrations import Setting
     from ossicle.bench.length import LENGTHS_S, run
+    from ossicle.inference.engine import choose_device
 
+    setting = Setting(shape=shape, device=str(choose_device(device)), dtype=dtype, threads=threads)
     output.note(f"bench length at {shape}: one process for each length")
-    setting = Setting(shape=shape, device=device, dtype=dtype, threads=threads)
     result = run(setting, sorted(seconds or LENGTHS_S), rounds=rounds, limit_s=limit)
     lines = []
     for name, rows in result["curves"].items():

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ossicle.cli import output
-from ossicle.cli.options import JsonOption, SeedOption
+from ossicle.cli.options import JsonOption, SeedOption, check_picture
 
 app = typer.Typer(help="Clips, questions, mixes, shards and caches: the data engine.", no_args_is_help=True)
 
@@ -57,6 +57,8 @@ def stats_command(
     from ossicle.data import stats
     from ossicle.data.rows import read_rows
 
+    if picture is not None:
+        check_picture("--picture", picture)
     found = stats.count(read_rows(path))
     if picture is not None:
         found["picture"] = stats.picture(found, picture)

@@ -11,7 +11,7 @@ import typer
 
 from ossicle.cli import output
 from ossicle.cli.clips import read_clips
-from ossicle.cli.options import DeviceOption, JsonOption, ModelOption
+from ossicle.cli.options import DeviceOption, JsonOption, ModelOption, check_picture
 
 if TYPE_CHECKING:
     from ossicle.demo import Told, Trained
@@ -31,6 +31,7 @@ def command(
     device: DeviceOption = "auto",
 ) -> None:
     """Answers beside truth, a minute of training, one picture."""
+    check_picture("--out", out)
     clips = read_clips(audio).waveforms if audio else []
 
     from ossicle import demo

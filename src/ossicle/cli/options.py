@@ -6,9 +6,13 @@ Example:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ossicle.errors import ConfigError
 
 SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
@@ -31,3 +35,14 @@ TranscribeOption = Annotated[
     str, typer.Option("--transcribe", help="What reads speech into the prompt: ctc, or a Whisper folder or hub id.")
 ]
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="A model folder, or a model that ships: nano.")]
+
+
+def check_picture(option: str, path: Path, endings: Sequence[str] = (".png", ".svg", ".pdf")) -> None:
+    """Raise ConfigError, before any work, where a picture cannot be written by that name.
+
+    Example:
+        >>> check_picture("--out", Path("demo.png"))
+    """
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.suffix not in endings or path.is_dir() or not there.is_dir():
+        raise ConfigError(f"{option} {path}: expected a file's name that ends in {' or '.join(endings)}")

@@ -14,7 +14,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -170,6 +171,7 @@ class Build:
         self.place = out / "steps.json"
         self.steps: dict[str, Any] = json.loads(self.place.read_text()) if self.place.is_file() else {}
         self.absent: list[str] = []
+        self.reached: list[str] = []
         self.begun, self.total, self.noted = 0, 0, 0.0
 
     def run(self) -> dict[str, Any]:
@@ -191,9 +193,11 @@ class Build:
         mixed = self.out / "questions.jsonl"
         shares = str(self.recipe.composition)
         files = [Path(one.entry.path) for one in made]
-        self._step("mix", files, lambda: self._mix(made, mixed), str(made), shares, self.recipe.seed, self.recipe.total)
+        self._step(
+            "mix", mixed, files, lambda: self._mix(made, mixed), str(made), shares, self.recipe.seed, self.recipe.total
+        )
         if self.recipe.shards:
-            self._step("shards", [mixed], lambda: self._shard(mixed))
+            self._step("shards", self.out / "shards", [mixed], lambda: self._shard(mixed))
         return self._finish(mixed)
 
     def _there(self) -> dict[str, Path]:
@@ -230,7 +234,8 @@ class Build:
         folder = self.out / name
         clips, described = folder / "clips.jsonl", folder / "described.jsonl"
         self._step(
-            f"{name}/import", [], lambda: import_clips(root, clips, adapter=part.adapter, source=name)[1].report(),
+            f"{name}/import", clips, [],
+            lambda: import_clips(root, clips, adapter=part.adapter, source=name)[1].report(),
             str(root), part.adapter, self._seen(str(root)),
         )  # fmt: skip
         if self.recipe.describe:
@@ -238,7 +243,7 @@ class Build:
             heard = [] if hear == Hearer() else [str(hear)]
             board = self._board(f"{name}/describe, clips")
             self._step(
-                f"{name}/describe", [clips],
+                f"{name}/describe", described, [clips],
                 lambda: describe_file(
                     clips, described, jobs=self.jobs, engine=self.engine, hear=hear if heard else None,
                     levels=self.recipe.levels, progress=board,
@@ -263,7 +268,7 @@ class Build:
             )
             path = folder / "closed.jsonl"
             self._step(
-                f"{name}/closed", [told, *([plan.wordings] if plan.wordings else [])],
+                f"{name}/closed", path, [told, *([plan.wordings] if plan.wordings else [])],
                 lambda: closed_file(told, path, plan, jobs=self.jobs, engine=self.engine).report(),
                 str(plan), *self._levels(),
             )  # fmt: skip
@@ -273,7 +278,7 @@ class Build:
             asking = Asking(prompt=part.open.prompt, pairs=part.open.pairs, paper=self.recipe.paper)
             units = self._board(f"{name}/open, units")
             self._step(
-                f"{name}/open", [told],
+                f"{name}/open", path, [told],
                 lambda: open_file(told, path, endpoint, asking=asking, progress=units),
                 endpoint.model, str(asking), *self._levels(),
             )  # fmt: skip
@@ -291,7 +296,7 @@ class Build:
     def _subset(self, name: str, subset: JointConfig, described: Path) -> Path:
         path = described.with_name("subset.jsonl")
         self._step(
-            f"{name}/subset", [described], lambda: subset_file(described, path, subset).report(), str(subset),
+            f"{name}/subset", path, [described], lambda: subset_file(described, path, subset).report(), str(subset),
         )  # fmt: skip
         return path
 
@@ -300,7 +305,7 @@ class Build:
         sets = [Template(text).safe_substitute(os.environ) for text in self.recipe.eval_sets]
         config = self.recipe.filter
         self._step(
-            step, [path],
+            step, kept, [path],
             lambda: filter_file(path, kept, path.with_suffix(".rejected.jsonl"), config, eval_sets=sets).report(),
             config.model_dump_json(), *(f"{text} {self._seen(text)}" for text in sets),
         )  # fmt: skip
@@ -332,12 +337,15 @@ class Build:
         paths = write_shards(read_rows(mixed), self.out / "shards", tally)
         return {**tally.report(), "shards": len(paths)}
 
-    def _step(self, name: str, reads: list[Path], do: Callable[[], dict[str, Any]], *settings: Any) -> None:
-        """Run a step unless it was run with the same settings on the same files."""
+    def _step(
+        self, name: str, makes: Path, reads: list[Path], do: Callable[[], dict[str, Any]], *settings: Any
+    ) -> None:
+        """Run a step unless it was run with the same settings on the same files, and what it made is there."""
         key = unit_key(settings, [_digest(path) for path in reads])
         self.begun += 1
+        self.reached.append(name)
         place = f"[{self.begun}/{self.total}] {name}"
-        if self.steps.get(name, {}).get("key") == key:
+        if self.steps.get(name, {}).get("key") == key and makes.exists():
             self.note(f"{place}: done before")
             return
         started = self.noted = time.monotonic()
@@ -354,21 +362,19 @@ class Build:
 
     def _finish(self, mixed: Path) -> dict[str, Any]:
         found = stats.count(read_rows(mixed))
+        steps = {name: self.steps[name] for name in self.reached}  # others are of parts that are not asked for now
         card = self.out / "README.md"
         with writing(card) as file:
-            file.write(data_card(self.recipe, found, self.steps, self.absent))
+            file.write(data_card(self.recipe, found, steps, self.absent))
         return {
-            "in": sum(step.get("in", 0) for name, step in self.steps.items() if name.endswith("/import")),
-            "out": found["rows"], "skipped": self._skipped(), "steps": self.steps, "absent": self.absent,
+            "in": sum(step.get("in", 0) for name, step in steps.items() if name.endswith("/import")),
+            "out": found["rows"], "skipped": _skipped(steps), "steps": steps, "absent": self.absent,
             "path": mixed, "card": card,
         }  # fmt: skip
 
-    def _skipped(self) -> dict[str, int]:
-        total: dict[str, int] = {}
-        for step in self.steps.values():
-            for reason, number in step.get("skipped", {}).items():
-                total[reason] = total.get(reason, 0) + number
-        return total
+
+def _skipped(steps: Mapping[str, Any]) -> dict[str, int]:
+    return dict(sum((Counter(step.get("skipped", {})) for step in steps.values()), Counter[str]()))
 
 
 def data_card(recipe: BuildRecipe, found: dict[str, Any], steps: dict[str, Any], absent: list[str]) -> str:
