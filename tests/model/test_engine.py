@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ossicle.inference.engine import batches
+from ossicle.inference.engine import batches, load
 from ossicle.types import Waveform
 
 
@@ -31,6 +31,18 @@ def test_an_answer_says_what_it_cost(engine, waves):
     assert set(answer.timing_s) == {"encode", "prefill", "decode"}
     assert all(seconds >= 0 for seconds in answer.timing_s.values())
     assert engine.answer([(None, "What?")], max_new_tokens=3)[0].audio_tokens == 0
+
+
+def test_an_answer_ends_at_any_token_that_ends_one(waves):
+    engine = load("nano", device="cpu")
+    items, tokenizer = [(waves[0], "What do you hear?")], engine.processor.tokenizer
+    before, end = engine.answer(items, max_new_tokens=40)[0], tokenizer.eos_token_id
+    assert before.tokens < 40
+    tokenizer.eos_token = "<|system|>"  # as Gemma 3 has it: the tokenizer names the text's end, a turn has another
+    engine.model.generation_config.eos_token_id = [tokenizer.eos_token_id, end]
+    for after in (engine.answer(items, max_new_tokens=40)[0], dict(engine.answer_each(items, max_new_tokens=[40]))[0]):
+        assert (after.text, after.tokens) == (before.text, before.tokens)
+    assert engine.ends == sorted([tokenizer.eos_token_id, end])
 
 
 def test_a_clip_of_one_sample_and_a_silent_one(engine):

@@ -75,6 +75,13 @@ class Engine:
         attention = self.model.language_model.config._attn_implementation
         return f"device {self.model.device}, {str(self.model.dtype).removeprefix('torch.')}, attention {attention}"
 
+    @property
+    def ends(self) -> list[int]:
+        """Tokens that end an answer: those of the model's own settings, a turn's end say, and the tokenizer's."""
+        given = self.model.generation_config.eos_token_id
+        own = given if isinstance(given, list) else [given]
+        return sorted({token for token in (*own, self.processor.tokenizer.eos_token_id) if token is not None})
+
     def prompt(self, question: str, *, clips: int = 1, transcript: str = "") -> list[dict[str, Any]]:
         """Return the conversation of one question about some clips, with what is said in them where it is known."""
         turn = {"role": "user", "content": "<audio>" * clips + question}
@@ -205,7 +212,7 @@ class Engine:
             "do_sample": False,
             "suppress_tokens": [self.processor.audio_token_id, self.processor.audio_slot_id],
             "pad_token_id": self.processor.tokenizer.pad_token_id or 0,
-            "eos_token_id": self.processor.tokenizer.eos_token_id,
+            "eos_token_id": self.ends or None,
             **settings,
         }
 
@@ -215,7 +222,7 @@ class Engine:
 
     def length(self, ids: Tensor) -> int:
         """Return how many tokens an answer has, its end included."""
-        ends = (ids == self.processor.tokenizer.eos_token_id).nonzero()
+        ends = torch.isin(ids, ids.new_tensor(self.ends)).nonzero()
         return int(ends[0]) + 1 if len(ends) else len(ids)
 
     def stream(self, messages: Sequence[dict[str, Any]], audio: Sequence[Any], **settings: Any) -> Iterator[str]:

@@ -100,7 +100,7 @@ class Running:
         self.waiting: list[Row] = []
         self._any = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.model.device)
         self._silent = [engine.processor.audio_token_id, engine.processor.audio_slot_id]
-        self._end = engine.processor.tokenizer.eos_token_id
+        self._ends = engine.ends
         self._tokens: dict[int, dict[str, Tensor]] = {}
         self._rates: dict[str, float] = {}
         self._unasked: dict[int, int] = {}
@@ -267,7 +267,7 @@ class Running:
         for row, token in zip(rows, logits.argmax(-1).tolist(), strict=True):
             row.said.append(token)
             row.position += 1
-        over = [place for place, row in enumerate(self.rows) if row.said[-1] == self._end or len(row.said) >= row.most]
+        over = [place for place, row in enumerate(self.rows) if row.said[-1] in self._ends or len(row.said) >= row.most]
         return [self._leave(place) for place in reversed(over)]  # so that no row is moved that leaves as well
 
     def _leave(self, place: int) -> tuple[int, Answer]:
