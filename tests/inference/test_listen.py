@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -58,6 +59,24 @@ def test_the_chance_of_an_answer_is_the_models_own_whether_alone_or_beside_muted
             logits = engine.model(input_ids=ids, **heard).logits[0, -len(said) - 1 : -1].log_softmax(-1)
         alone = sum(float(row[token]) for row, token in zip(logits, said, strict=True))
         assert float(chances[index]) == pytest.approx(alone, abs=1e-4)
+
+
+def test_long_clips_are_muted_and_encoded_a_few_at_a_time_with_the_same_result(engine, monkeypatch):  # noqa: F811
+    waves = [_wave(2.5), _wave(1.0, 0, seed=1)]
+    before = listen.Muted(engine, waves).log_chances("What do you hear?", "A dog")
+    encode, copies, seconds, most = engine.encode, [], [], []
+
+    def watched(distinct):
+        copies.extend(weakref.ref(wave.samples) for wave in distinct if id(wave) not in map(id, waves))
+        seconds.append(len(distinct) * max(wave.duration_s for wave in distinct))
+        most.append(sum(copy() is not None for copy in copies))
+        return encode(distinct)
+
+    monkeypatch.setattr(engine, "encode", watched)
+    monkeypatch.setattr(listen, "BATCH_SECONDS", 10.0, raising=False)
+    after = listen.Muted(engine, waves).log_chances("What do you hear?", "A dog")
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-5)
+    assert max(seconds) <= 10.0 and max(most) <= 2 and len(copies) == 4
 
 
 def test_attention_sums_to_one_and_says_what_the_text_kept(engine):  # noqa: F811
