@@ -79,6 +79,20 @@ def test_long_clips_are_muted_and_encoded_a_few_at_a_time_with_the_same_result(e
     assert max(seconds) <= 10.0 and max(most) <= 2 and len(copies) == 4
 
 
+def test_a_mixture_that_listens_to_the_question_is_explained_by_the_route_that_answered():
+    from inference.test_running import SETUPS, engine_of
+
+    listening = engine_of(SETUPS["listens-to-the-question"])
+    mixture = listening.model.streams["ear"].encoder
+    torch.nn.init.normal_(mixture.router.prompt.layers[-1].weight, std=6.0)
+    asked = (_wave(1.0, 0), "What do you hear?")
+    listening.answer([asked], max_new_tokens=1)
+    answered = mixture.trace[0].weights
+    for explain in (occlusion, attention):
+        explain(listening, *asked, "rain and two dogs")
+        torch.testing.assert_close(mixture.trace[0].weights[:1], answered)
+
+
 def test_attention_sums_to_one_and_says_what_the_text_kept(engine):  # noqa: F811
     wave = _wave(5.0)
     found = attention(engine, wave, "What do you hear?", "A dog")

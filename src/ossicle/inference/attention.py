@@ -98,7 +98,7 @@ def look(
             )
     ids, said = asked(engine, waves, question, answer)
     mask = torch.ones_like(ids)
-    connected = model.connect(encoded or engine.encode(waves), model.prompts(ids, mask))
+    connected = model.connect(encoded or engine.encode(waves), model.prompts(ids[:, :-said], mask[:, :-said]))
     memory, placement = model.remember(ids, mask, connected)
     rows = torch.zeros_like(ids, dtype=torch.bool)
     rows[:, -said - 1 : -2] = True  # what predicts the answer's tokens; its end is left out

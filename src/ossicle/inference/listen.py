@@ -114,10 +114,13 @@ class Muted:
     def log_chances(self, question: str, answer: str) -> Tensor:
         """Return (1 + stretches,) log-probabilities of an answer: about the clips, then with each stretch muted."""
         ids, said = asked(self.engine, self.waves, question, answer)
-        chances = []
+        model, chances = self.engine.model, []
         for tokens in self._encoded:
             rows = ids.expand(len(next(iter(tokens.values())).values) // len(self.waves), -1)
-            out = self.engine.model(input_ids=rows, attention_mask=torch.ones_like(rows), audio_tokens=tokens)
+            mask = torch.ones_like(rows)
+            connected = model.connect(tokens, model.prompts(rows[:, :-said], mask[:, :-said]))  # as when it answered
+            memory, placement = model.remember(rows, mask, connected)
+            out = model(rows, attention_mask=mask, position_ids=placement.positions, audio_memory=memory)
             logits = out.logits[:, -said - 1 : -1].float()
             chances.append(logits.log_softmax(-1).gather(-1, rows[:, -said:, None]).sum((1, 2)))
         return torch.cat(chances).cpu()
