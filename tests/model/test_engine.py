@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
+import pytest
+import torch
 
 from ossicle.inference.engine import batches, load
 from ossicle.types import Waveform
@@ -23,6 +28,34 @@ def test_batched_equals_alone_and_streamed(engine, waves):
         clips = [] if wave is None else [wave]
         pieces = engine.stream(engine.prompt(question, clips=len(clips)), clips, max_new_tokens=6)
         assert "".join(pieces).strip() == text
+
+
+def test_what_fails_while_an_answer_streams_is_raised_and_nothing_is_timed(engine, waves, monkeypatch):
+    streamers = []
+
+    def failing(*_, streamer, **__):
+        streamers.append(streamer)
+        streamer.put(torch.tensor([0]))  # the prompt
+        streamer.on_finalized_text("A ")
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(engine.model, "generate", failing)
+    pieces = engine.stream(engine.prompt("What?"), [waves[0]])
+    assert next(pieces) == "A "
+    assert streamers[0].timeout is None
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(pieces)
+
+
+def test_an_answer_that_nobody_reads_to_its_end_ends_by_itself(engine, waves):
+    before = threading.active_count()
+    pieces = engine.stream(engine.prompt("What?"), [waves[0]], max_new_tokens=12)
+    next(pieces)
+    pieces.close()
+    until = time.monotonic() + 20
+    while threading.active_count() > before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert threading.active_count() == before
 
 
 def test_an_answer_says_what_it_cost(engine, waves):

@@ -8,9 +8,9 @@ Questions about one clip share its encoding; questions are answered in batches, 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -232,16 +232,19 @@ class Engine:
             messages: The conversation, with one `<audio>` tag per clip.
             audio: Clips in the order of their tags.
             **settings: As in transformers' `generate`.
+
+        Raises:
+            Exception: Whatever generating raises, after the pieces that came before it.
         """
         inputs = self.processor.chat([list(messages)], audio=list(audio) or None).to(self.model.device)
-        streamer = TextIteratorStreamer(
-            self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=120
-        )
+        streamer = TextIteratorStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
         settings = self.generation(**{"max_new_tokens": 256, **settings})
-        worker = threading.Thread(target=self.model.generate, kwargs={**inputs, **settings, "streamer": streamer})
-        worker.start()
+        worker = ThreadPoolExecutor(max_workers=1)
+        said = worker.submit(self.model.generate, **inputs, **settings, streamer=streamer)
+        said.add_done_callback(lambda _: streamer.on_finalized_text("", stream_end=True))
+        worker.shutdown(wait=False)  # it ends with its answer, whether anybody still reads or not
         yield from streamer
-        worker.join()
+        said.result()
 
 
 class _Clock(LogitsProcessor):
