@@ -125,6 +125,33 @@ def test_a_model_without_time_says_so_and_occlusion_remains(engine, monkeypatch)
     assert len(found["occlusion"]["seconds"]) == 2
 
 
+def test_a_stream_without_time_is_passed_over_and_the_others_are_shown():
+    from inference.test_running import CNN, engine_of, stream
+
+    tags = {"kind": "tags", "tags": ["dog", "rain"], "factor": 25, "length": 2, "examples": 4}
+    both = engine_of([stream("tag", connector=tags), stream("ear", encoder="tag"), stream("b", "cross", encoder=CNN)])
+    alone = engine_of([stream("ear"), stream("b", "cross", encoder=CNN)])
+    assert [len(weights[0]) for _, weights in look(both, [_wave()], "q", "A dog").values()] == [
+        len(weights[0]) for _, weights in look(alone, [_wave()], "q", "A dog").values()
+    ]
+    for bound in (-torch.inf, torch.inf):  # a verdict on everything, and on nothing
+        both.model.streams["tag"].connector.bound.fill_(bound)
+        found = listened(both, _wave(), "q", "A dog")["attention"]
+        assert list(found["streams"]) == ["ear", "b"]
+        assert sum(row["weight"] for row in found["seconds"]) == pytest.approx(1)
+
+
+def test_where_nothing_is_looked_at_weights_are_zero(engine, monkeypatch):  # noqa: F811
+    looked = {
+        name: (tokens, [torch.zeros_like(weights) for weights in parts])
+        for name, (tokens, parts) in look(engine, [_wave()], "q", "A dog").items()
+    }
+    monkeypatch.setattr("ossicle.inference.attention.look", lambda *_: looked)
+    found = attention(engine, _wave(), "q", "A dog")
+    assert {row["weight"] for row in found["seconds"]} == {0.0}
+    assert all(stream["weights"] == [0.0] * 4 and stream["share"] == 0 for stream in found["streams"].values())
+
+
 def test_tokens_are_put_into_seconds_by_their_own_clock():
     tokens = AudioTokens(values=torch.zeros(1, 6, 2), valid=torch.ones(1, 6, dtype=torch.bool), rate_hz=2.5)
     pieces = stretches([Waveform(samples=np.zeros(16000 * 2 + 4000, np.float32))])
