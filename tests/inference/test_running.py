@@ -7,6 +7,7 @@ import torch
 
 from integration.tiny_models import CNN, clips, stream
 from ossicle.inference.engine import Engine, bundled
+from ossicle.inference.live import LiveStream
 from ossicle.inference.running import Running, like_lengths, runs
 from ossicle.model import AudioLM, AudioLMConfig
 from ossicle.processor import AudioProcessor
@@ -73,6 +74,20 @@ def test_each_clip_is_encoded_once(monkeypatch):
     assert len(dict(running)) == len(items)
     assert sorted(encoded) == sorted({id(wave) for wave, _ in items if wave is not None})
     assert not running._tokens and not running.rows and not len(running.slots), "nothing is kept"
+
+
+def test_every_way_to_ask_says_what_was_heard_of_a_long_clip():
+    engine = engine_of(SETUPS["attend"])
+    engine.model.config.focus = {"over_s": 4.0, "keep_s": 2, "stretch_s": 1}
+    (long, short), _ = clips(9.0, 1.0)
+    items = [(Waveform(samples=long.numpy()), "Hm?"), (Waveform(samples=short[:16000].numpy()), "Hm?"), (None, "Hm?")]
+    alone = [engine.answer([item], max_new_tokens=2)[0].stretches for item in items]
+    assert alone[0] and alone[1:] == [None, None]
+    each = dict(engine.answer_each(items, max_new_tokens=[2] * 3))
+    assert [each[place].stretches for place in range(3)] == alone
+    live = LiveStream(engine)
+    live.append(long.numpy())
+    assert live.answer("Hm?", max_new_tokens=2).stretches == alone[0]
 
 
 def test_a_model_with_penalties_of_its_own_is_answered_by_generate(monkeypatch):

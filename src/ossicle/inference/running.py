@@ -27,7 +27,7 @@ from ossicle.inference.engine import BATCH_SECONDS, Answer, Engine
 from ossicle.integration.base import Placement, attends
 from ossicle.integration.memory import AudioMemory, layers_of, segment_keys_values, unit_states
 from ossicle.integration.slots import Slots
-from ossicle.types import AudioTokens, Waveform
+from ossicle.types import AudioTokens, Stretches, Waveform
 
 ENCODED_TOGETHER = 16
 """Clips at most."""
@@ -52,6 +52,7 @@ class Row:
         said: Tokens so far.
         position: Of the last token.
         audio_tokens: How many it hears.
+        stretches: The seconds of its clip that it hears, None = all.
     """
 
     index: int
@@ -62,6 +63,7 @@ class Row:
     said: list[int] = field(default_factory=list)
     position: int = 0
     audio_tokens: int = 0
+    stretches: Stretches | None = None
 
 
 def runs(engine: Engine) -> bool:
@@ -154,10 +156,13 @@ class Running:
         if not self._listens:
             encoded = self.model.connect(encoded)
         self._rates = {name: tokens.rate_hz for name, tokens in encoded.items()}
+        stretches = next(iter(encoded.values())).stretches
         for place, clip in enumerate(clips):
             rows = {name: tokens.values[place, : int(tokens.counts()[place])] for name, tokens in encoded.items()}
             self._tokens[clip] = rows
             self._unasked[clip] = len(self._questions[clip])
+            for row in self._questions[clip]:
+                row.stretches = stretches[place] if stretches else None
         self._wait([row for clip in clips for row in self._questions.pop(clip)])
 
     def _wait(self, rows: list[Row]) -> None:
@@ -277,8 +282,13 @@ class Running:
         self.rows[place] = self.rows[-1]
         self.rows.pop()
         self.slots.pop()
-        said, tokens = self.engine.text(row.said), len(row.said)
-        return row.index, Answer(text=said, tokens=tokens, audio_tokens=row.audio_tokens, transcript=row.transcript)
+        return row.index, Answer(
+            text=self.engine.text(row.said),
+            tokens=len(row.said),
+            audio_tokens=row.audio_tokens,
+            transcript=row.transcript,
+            stretches=row.stretches,
+        )
 
 
 def like_lengths(seconds: Sequence[float], most_s: float = BATCH_SECONDS) -> list[list[int]]:
