@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from model.conftest import engine, tokenizer  # noqa: F401 - fixtures
+from ossicle.errors import UnsupportedError
 from ossicle.inference import listen
 from ossicle.inference.attention import attention, look
 from ossicle.inference.listen import listened, occlusion
@@ -139,6 +140,16 @@ def test_a_stream_without_time_is_passed_over_and_the_others_are_shown():
         found = listened(both, _wave(), "q", "A dog")["attention"]
         assert list(found["streams"]) == ["ear", "b"]
         assert sum(row["weight"] for row in found["seconds"]) == pytest.approx(1)
+
+
+def test_a_decoder_whose_attention_cannot_be_watched_says_so_and_occlusion_remains():
+    from inference.test_running import engine_of, stream
+
+    deaf = engine_of([stream(kind="prepend")], model_type="stablelm")
+    with pytest.raises(UnsupportedError, match="hand keywords"):
+        look(deaf, [_wave()], "q", "A dog")
+    found = listened(deaf, _wave(), "q", "A dog")
+    assert "\n" not in found["attention"]["unavailable"] and found["method"] == "occlusion"
 
 
 def test_where_nothing_is_looked_at_weights_are_zero(engine, monkeypatch):  # noqa: F811

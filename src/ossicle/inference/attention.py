@@ -149,6 +149,11 @@ def _by_stream(
         of_clip = placement.gather(tokens.values, tokens.counts())[1][0]
         found[name] = [seen[of_clip == clip] for clip in range(len(counts[name]))]
     if prepended:
+        if not watch.seen:
+            raise UnsupportedError(
+                f"'{model.language_model.config.model_type}' does not hand keywords to the attention of its layers, so "
+                "that nobody can watch it; occlusion can say when"
+            )
         rows = torch.stack([seen[0].mean(0)[-len(slots) :] for seen in watch.seen.values()]).mean(0)[slots]
         sizes = [counts[name][clip] for clip in range(len(placement.rows)) for name in prepended]
         parts = iter(rows.split(sizes))

@@ -69,7 +69,8 @@ class Row:
 def runs(engine: Engine) -> bool:
     """Return whether a model's answers can be made in a running batch: greedy ones that nothing but the model shapes.
 
-    What cannot is a decoder whose attention scores are capped, and a model folder that asks for penalties of its own.
+    What cannot is a decoder whose attention scores are capped or whose layers keep keywords from their attention, and a
+    model folder that asks for penalties of its own.
     """
     if set(engine.model.generation_config.to_diff_dict()) - PLAIN:
         return False
