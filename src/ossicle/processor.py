@@ -244,7 +244,7 @@ def as_samples(item: Any, sampling_rate: int) -> np.ndarray:
     if isinstance(item, Waveform):
         item, sampling_rate = item.samples, item.sample_rate_hz
     if isinstance(item, (np.ndarray, Tensor)):
-        item = (np.asarray(item), sampling_rate)
+        item = (item, sampling_rate)
     return load_audio(item).samples
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -29,6 +30,20 @@ def test_the_decoder_alone_is_read_by_transformers(tiny_model, tmp_path, capsys)
     decoder = AutoModelForCausalLM.from_pretrained(tmp_path / "lm")
     ids = AutoTokenizer.from_pretrained(tmp_path / "lm")("hello", return_tensors="pt").input_ids
     assert decoder(ids).logits.isfinite().all()
+
+
+def test_the_decoder_alone_answers_as_the_model_is_set_to(tiny_model, tmp_path):
+    from transformers import GenerationConfig
+
+    from ossicle.inference.export import export
+
+    settings = {"eos_token_id": [2, 7], "do_sample": True, "temperature": 0.6, "top_p": 0.9}
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    GenerationConfig(**settings).save_pretrained(model)
+    for name, alone in (("whole", False), ("lm", True)):
+        kept = GenerationConfig.from_pretrained(export(model, tmp_path / name, decoder_only=alone)).to_dict()
+        assert {key: kept[key] for key in settings} == settings
 
 
 def test_adapters_are_folded_in(tiny_model):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ossicle.inference.drawing import DRAWINGS, drawn
+from ossicle.inference.drawing import DRAWINGS, DrawingConfig, drawn
 from ossicle.inference.engine import load
 from ossicle.world.scenes import random_scene
 
@@ -31,3 +31,16 @@ def test_beams_are_no_worse_than_greedy_and_here_better():
         gained.append(mean_log_chance(engine, wave, beam) - mean_log_chance(engine, wave, greedy))
     assert min(gained) > -1e-4
     assert max(gained) > 0.01
+
+
+def test_a_folder_that_samples_otherwise_changes_no_way_of_drawing():
+    engine = load("nano", device="cpu")
+    way = DrawingConfig(do_sample=True, temperature=3.0, max_new_tokens=12)
+    before = dict(drawn(engine, [(None, QUESTION)], way, [8], 0))[0].text
+    engine.model.generation_config.top_k = 1
+    engine.model.generation_config.repetition_penalty = 1.5
+    assert dict(drawn(engine, [(None, QUESTION)], way, [8], 0))[0].text == before
+    hot = DrawingConfig(do_sample=True, top_p=0.9, max_new_tokens=12)
+    before = dict(drawn(engine, [(None, QUESTION)], hot, [8], 0))[0].text
+    engine.model.generation_config.temperature = 5.0
+    assert dict(drawn(engine, [(None, QUESTION)], hot, [8], 0))[0].text == before

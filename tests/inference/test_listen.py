@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from model.conftest import engine, tokenizer  # noqa: F401 - fixtures
+from ossicle.errors import UnsupportedError
 from ossicle.inference import listen
 from ossicle.inference.attention import attention, look
 from ossicle.inference.listen import listened, occlusion
@@ -60,6 +62,38 @@ def test_the_chance_of_an_answer_is_the_models_own_whether_alone_or_beside_muted
         assert float(chances[index]) == pytest.approx(alone, abs=1e-4)
 
 
+def test_long_clips_are_muted_and_encoded_a_few_at_a_time_with_the_same_result(engine, monkeypatch):  # noqa: F811
+    waves = [_wave(2.5), _wave(1.0, 0, seed=1)]
+    before = listen.Muted(engine, waves).log_chances("What do you hear?", "A dog")
+    encode, copies, seconds, most = engine.encode, [], [], []
+
+    def watched(distinct):
+        copies.extend(weakref.ref(wave.samples) for wave in distinct if id(wave) not in map(id, waves))
+        seconds.append(len(distinct) * max(wave.duration_s for wave in distinct))
+        most.append(sum(copy() is not None for copy in copies))
+        return encode(distinct)
+
+    monkeypatch.setattr(engine, "encode", watched)
+    monkeypatch.setattr(listen, "BATCH_SECONDS", 10.0, raising=False)
+    after = listen.Muted(engine, waves).log_chances("What do you hear?", "A dog")
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-5)
+    assert max(seconds) <= 10.0 and max(most) <= 2 and len(copies) == 4
+
+
+def test_a_mixture_that_listens_to_the_question_is_explained_by_the_route_that_answered():
+    from inference.test_running import SETUPS, engine_of
+
+    listening = engine_of(SETUPS["listens-to-the-question"])
+    mixture = listening.model.streams["ear"].encoder
+    torch.nn.init.normal_(mixture.router.prompt.layers[-1].weight, std=6.0)
+    asked = (_wave(1.0, 0), "What do you hear?")
+    listening.answer([asked], max_new_tokens=1)
+    answered = mixture.trace[0].weights
+    for explain in (occlusion, attention):
+        explain(listening, *asked, "rain and two dogs")
+        torch.testing.assert_close(mixture.trace[0].weights[:1], answered)
+
+
 def test_attention_sums_to_one_and_says_what_the_text_kept(engine):  # noqa: F811
     wave = _wave(5.0)
     found = attention(engine, wave, "What do you hear?", "A dog")
@@ -90,6 +124,43 @@ def test_a_model_without_time_says_so_and_occlusion_remains(engine, monkeypatch)
     found = listened(engine, _wave(2.0), "q", "A dog")
     assert "whole clip" in found["attention"]["unavailable"] and found["method"] == "occlusion"
     assert len(found["occlusion"]["seconds"]) == 2
+
+
+def test_a_stream_without_time_is_passed_over_and_the_others_are_shown():
+    from inference.test_running import CNN, engine_of, stream
+
+    tags = {"kind": "tags", "tags": ["dog", "rain"], "factor": 25, "length": 2, "examples": 4}
+    both = engine_of([stream("tag", connector=tags), stream("ear", encoder="tag"), stream("b", "cross", encoder=CNN)])
+    alone = engine_of([stream("ear"), stream("b", "cross", encoder=CNN)])
+    assert [len(weights[0]) for _, weights in look(both, [_wave()], "q", "A dog").values()] == [
+        len(weights[0]) for _, weights in look(alone, [_wave()], "q", "A dog").values()
+    ]
+    for bound in (-torch.inf, torch.inf):  # a verdict on everything, and on nothing
+        both.model.streams["tag"].connector.bound.fill_(bound)
+        found = listened(both, _wave(), "q", "A dog")["attention"]
+        assert list(found["streams"]) == ["ear", "b"]
+        assert sum(row["weight"] for row in found["seconds"]) == pytest.approx(1)
+
+
+def test_a_decoder_whose_attention_cannot_be_watched_says_so_and_occlusion_remains():
+    from inference.test_running import engine_of, stream
+
+    deaf = engine_of([stream(kind="prepend")], model_type="stablelm")
+    with pytest.raises(UnsupportedError, match="hand keywords"):
+        look(deaf, [_wave()], "q", "A dog")
+    found = listened(deaf, _wave(), "q", "A dog")
+    assert "\n" not in found["attention"]["unavailable"] and found["method"] == "occlusion"
+
+
+def test_where_nothing_is_looked_at_weights_are_zero(engine, monkeypatch):  # noqa: F811
+    looked = {
+        name: (tokens, [torch.zeros_like(weights) for weights in parts])
+        for name, (tokens, parts) in look(engine, [_wave()], "q", "A dog").items()
+    }
+    monkeypatch.setattr("ossicle.inference.attention.look", lambda *_: looked)
+    found = attention(engine, _wave(), "q", "A dog")
+    assert {row["weight"] for row in found["seconds"]} == {0.0}
+    assert all(stream["weights"] == [0.0] * 4 and stream["share"] == 0 for stream in found["streams"].values())
 
 
 def test_tokens_are_put_into_seconds_by_their_own_clock():

@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from integration.tiny_models import CNN, clips, stream
+from ossicle.errors import UnsupportedError
 from ossicle.inference.engine import Engine, bundled
+from ossicle.inference.live import LiveStream
 from ossicle.inference.running import Running, like_lengths, runs
 from ossicle.model import AudioLM, AudioLMConfig
 from ossicle.processor import AudioProcessor
+from ossicle.serve.batch import Batch
 from ossicle.tiny import tiny_decoder_config
 from ossicle.types import Waveform
 
@@ -26,12 +29,12 @@ QUESTIONS = ["What do you hear?", "Hm?"]
 MOST = [3, 9, 1, 5, 7]
 
 
-def engine_of(streams, decoder="llama"):
+def engine_of(streams, decoder="llama", **changes):
     torch.manual_seed(0)
     processor = AudioProcessor.from_pretrained(bundled("nano"))
     processor = AudioProcessor(processor.tokenizer, streams, chat_template=processor.chat_template)
     ids = {"audio_token_id": processor.audio_token_id, "audio_slot_id": processor.audio_slot_id}
-    config = AudioLMConfig(text_config=tiny_decoder_config(decoder, vocab_size=768), streams=streams, **ids)
+    config = AudioLMConfig(text_config=tiny_decoder_config(decoder, vocab_size=768, **changes), streams=streams, **ids)
     return Engine(AudioLM.new(config).eval(), processor)
 
 
@@ -75,6 +78,20 @@ def test_each_clip_is_encoded_once(monkeypatch):
     assert not running._tokens and not running.rows and not len(running.slots), "nothing is kept"
 
 
+def test_every_way_to_ask_says_what_was_heard_of_a_long_clip():
+    engine = engine_of(SETUPS["attend"])
+    engine.model.config.focus = {"over_s": 4.0, "keep_s": 2, "stretch_s": 1}
+    (long, short), _ = clips(9.0, 1.0)
+    items = [(Waveform(samples=long.numpy()), "Hm?"), (Waveform(samples=short[:16000].numpy()), "Hm?"), (None, "Hm?")]
+    alone = [engine.answer([item], max_new_tokens=2)[0].stretches for item in items]
+    assert alone[0] and alone[1:] == [None, None]
+    each = dict(engine.answer_each(items, max_new_tokens=[2] * 3))
+    assert [each[place].stretches for place in range(3)] == alone
+    live = LiveStream(engine)
+    live.append(long.numpy())
+    assert live.answer("Hm?", max_new_tokens=2).stretches == alone[0]
+
+
 def test_a_model_with_penalties_of_its_own_is_answered_by_generate(monkeypatch):
     engine = engine_of(SETUPS["attend"])
     engine.model.generation_config.repetition_penalty = 1.7
@@ -83,6 +100,23 @@ def test_a_model_with_penalties_of_its_own_is_answered_by_generate(monkeypatch):
     items, most = items_of(0.2, 0.4)
     got = dict(engine.answer_each(items, max_new_tokens=most, batch_size=3))
     assert [got[i].text for i in (1, 3)] == [engine.answer([items[i]], max_new_tokens=most[i])[0].text for i in (1, 3)]
+
+
+@pytest.mark.parametrize("family", [{"model_type": "stablelm"}, {"model_type": "nemotron", "head_dim": 16}], ids=str)
+def test_a_decoder_whose_attention_hears_of_no_slots_is_answered_by_generate(family):
+    engine = engine_of(SETUPS["prepend"], **family)
+    decoder, runs_made = engine.model.language_model, []
+    before = decoder.config._attn_implementation
+    items, most = items_of(0.2, 0.4)
+    alone = [engine.answer([item], max_new_tokens=m)[0].text for item, m in zip(items, most, strict=True)]
+    decoder.register_forward_hook(lambda *_: runs_made.append(1))
+    assert not runs(engine)
+    assert not runs(engine)
+    assert len(runs_made) == 1 and decoder.config._attn_implementation == before
+    got = dict(engine.answer_each(items, max_new_tokens=most, batch_size=3))
+    assert [got[place].text for place in range(len(items))] == alone
+    with pytest.raises(UnsupportedError, match="hand keywords"):
+        Batch(engine.model)
 
 
 def test_clips_of_like_length_are_encoded_together():

@@ -81,7 +81,7 @@ def live_is_whole(model, live, audio, sizes, rows=((2, "a", 4),)):
         heard += size
         lengths = torch.tensor([heard])
         ids, mask = text(model, [rows[number % len(rows)]], lengths)
-        memory, placement, count = live.hear(ids)
+        memory, placement, count, _ = live.hear(ids)
         with torch.no_grad():
             whole = model(ids, attention_mask=mask, audio_values=audio[:, :heard], audio_lengths=lengths).logits
             now = model(ids, attention_mask=mask, audio_memory=memory, position_ids=placement.positions).logits

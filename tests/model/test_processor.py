@@ -87,6 +87,13 @@ def test_typed_parts_and_other_rates(engine, tmp_path):
     assert array["audio_lengths"].tolist() == [8000]
 
 
+@pytest.mark.parametrize("change", [torch.Tensor.bfloat16, torch.Tensor.requires_grad_], ids=["bf16", "with-gradient"])
+def test_a_tensor_is_heard_wherever_it_comes_from(engine, change):
+    sound = torch.linspace(-0.5, 0.5, 4000)
+    heard = engine.processor.audio_inputs([change(sound.clone()), sound.numpy()])["audio_values"]
+    torch.testing.assert_close(heard[0], heard[1], atol=2e-3, rtol=0)
+
+
 def test_saved_and_reloaded(engine, tmp_path, waves):
     engine.processor.save_pretrained(tmp_path)
     again = AudioProcessor.from_pretrained(tmp_path)

@@ -59,6 +59,11 @@ class TagsConfig(ConnectorConfig):
         """The tokens of a verdict."""
         return self.factor
 
+    @property
+    def timed(self) -> bool:
+        """Verdicts are packed to the front, whatever lies between."""
+        return False
+
 
 class TagsConnector(Connector):
     """Examples, what each of them says about a sound near it, and the tags' names; the names alone learn."""

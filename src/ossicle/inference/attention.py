@@ -56,11 +56,12 @@ def attention(
         encoded: What `Engine.encode` gave for the clips, where it is known already.
 
     Returns:
-        `method`; `seconds`: for each stretch `clip`, `start_s`, `end_s`, `weight` (they sum to 1); `streams`: of each,
-        `share` (of the softmax that went to its audio; other audio and the text have the rest) and `weights`.
+        `method`; `seconds`: for each stretch `clip`, `start_s`, `end_s`, `weight` (they sum to 1, or are all 0 where
+        nothing is looked at); `streams`: of each whose tokens have a time, `share` (of the softmax that went to its
+        audio; other audio and the text have the rest) and `weights`.
 
     Raises:
-        UnsupportedError: A stream's tokens have no time, or the decoder's attention cannot be read.
+        UnsupportedError: No stream's tokens have a time, or the decoder's attention cannot be read.
     """
     waves = several(clips)
     pieces = stretches(waves, stretch_s)
@@ -69,11 +70,16 @@ def attention(
         by_piece = torch.stack(
             [(weights[piece.clip] * shares(tokens, len(weights[piece.clip]), piece)).sum() for piece in pieces]
         ).cpu()
-        streams[name] = {"share": float(by_piece.sum()), "weights": (by_piece / by_piece.sum()).tolist()}
+        streams[name] = {"share": float(by_piece.sum()), "weights": _weighed(by_piece)}
         total += by_piece
-    weighed = (total / total.sum()).tolist()
-    seconds = [piece.told(weight) for piece, weight in zip(pieces, weighed, strict=True)]
+    seconds = [piece.told(weight) for piece, weight in zip(pieces, _weighed(total), strict=True)]
     return {"method": "attention", "seconds": seconds, "streams": streams}
+
+
+def _weighed(by_piece: Tensor) -> list[float]:
+    """Return weights that sum to 1, or are all 0 where nothing is looked at."""
+    weights: list[float] = (by_piece / by_piece.sum().clamp(min=torch.finfo(by_piece.dtype).tiny)).tolist()
+    return weights
 
 
 @torch.inference_mode()
@@ -86,19 +92,22 @@ def look(
 ) -> dict[str, tuple[AudioTokens, list[Tensor]]]:
     """Return by stream its tokens and, clip by clip, (N_c,) how much the rows that say an answer look at each.
 
+    A stream whose tokens have no time is passed over.
+
     Raises:
-        UnsupportedError: A stream's tokens have no time, or the decoder's attention cannot be read.
+        UnsupportedError: No stream's tokens have a time, or the decoder's attention cannot be read.
     """
     model = engine.model
-    for name, stream in model.streams.items():
-        if not stream.plan.connector.timed:
-            raise UnsupportedError(
-                f"stream '{name}': tokens of its connector '{stream.plan.connector.kind}' belong to the whole clip and "
-                "to no time, so attention cannot say when; occlusion can"
-            )
+    timed = [name for name, stream in model.streams.items() if stream.plan.connector.timed]
+    if not timed:
+        kinds = " and ".join(f"'{stream.plan.connector.kind}'" for stream in model.streams.values())
+        raise UnsupportedError(
+            f"tokens of the connector {kinds} belong to the whole clip and to no time, so attention cannot say when; "
+            "occlusion can"
+        )
     ids, said = asked(engine, waves, question, answer)
     mask = torch.ones_like(ids)
-    connected = model.connect(encoded or engine.encode(waves), model.prompts(ids, mask))
+    connected = model.connect(encoded or engine.encode(waves), model.prompts(ids[:, :-said], mask[:, :-said]))
     memory, placement = model.remember(ids, mask, connected)
     rows = torch.zeros_like(ids, dtype=torch.bool)
     rows[:, -said - 1 : -2] = True  # what predicts the answer's tokens; its end is left out
@@ -107,7 +116,8 @@ def look(
     with watching(model.language_model, memory, rows) as watch:
         model(input_ids=ids, attention_mask=mask, position_ids=placement.positions, audio_memory=memory)
     slots = ids[0] == model.config.audio_slot_id
-    return _by_stream(model, connected, watch, memory, placement, slots)
+    found = _by_stream(model, connected, watch, memory, placement, slots)
+    return {name: found[name] for name in timed}
 
 
 def _by_stream(
@@ -139,6 +149,11 @@ def _by_stream(
         of_clip = placement.gather(tokens.values, tokens.counts())[1][0]
         found[name] = [seen[of_clip == clip] for clip in range(len(counts[name]))]
     if prepended:
+        if not watch.seen:
+            raise UnsupportedError(
+                f"'{model.language_model.config.model_type}' does not hand keywords to the attention of its layers, so "
+                "that nobody can watch it; occlusion can say when"
+            )
         rows = torch.stack([seen[0].mean(0)[-len(slots) :] for seen in watch.seen.values()]).mean(0)[slots]
         sizes = [counts[name][clip] for clip in range(len(placement.rows)) for name in prepended]
         parts = iter(rows.split(sizes))

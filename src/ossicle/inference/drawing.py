@@ -49,8 +49,8 @@ class DrawingConfig(Section):
     max_new_tokens: int | None = Field(None, ge=1)
 
     def settings(self) -> dict[str, Any]:
-        """Return what differs from greedy, for `generate`."""
-        return self.model_dump(exclude_defaults=True, exclude={"max_new_tokens"})
+        """Return settings for `generate`: what differs from greedy, or all where a folder's own would fill the gaps."""
+        return self.model_dump(exclude_defaults=not self.do_sample, exclude={"max_new_tokens"})
 
 
 DRAWINGS = {

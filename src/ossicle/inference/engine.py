@@ -8,9 +8,9 @@ Questions about one clip share its encoding; questions are answered in batches, 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,13 @@ class Engine:
         """One line: device, dtype and attention backend."""
         attention = self.model.language_model.config._attn_implementation
         return f"device {self.model.device}, {str(self.model.dtype).removeprefix('torch.')}, attention {attention}"
+
+    @property
+    def ends(self) -> list[int]:
+        """Tokens that end an answer: those of the model's own settings, a turn's end say, and the tokenizer's."""
+        given = self.model.generation_config.eos_token_id
+        own = given if isinstance(given, list) else [given]
+        return sorted({token for token in (*own, self.processor.tokenizer.eos_token_id) if token is not None})
 
     def prompt(self, question: str, *, clips: int = 1, transcript: str = "") -> list[dict[str, Any]]:
         """Return the conversation of one question about some clips, with what is said in them where it is known."""
@@ -205,7 +212,7 @@ class Engine:
             "do_sample": False,
             "suppress_tokens": [self.processor.audio_token_id, self.processor.audio_slot_id],
             "pad_token_id": self.processor.tokenizer.pad_token_id or 0,
-            "eos_token_id": self.processor.tokenizer.eos_token_id,
+            "eos_token_id": self.ends or None,
             **settings,
         }
 
@@ -215,7 +222,7 @@ class Engine:
 
     def length(self, ids: Tensor) -> int:
         """Return how many tokens an answer has, its end included."""
-        ends = (ids == self.processor.tokenizer.eos_token_id).nonzero()
+        ends = torch.isin(ids, ids.new_tensor(self.ends)).nonzero()
         return int(ends[0]) + 1 if len(ends) else len(ids)
 
     def stream(self, messages: Sequence[dict[str, Any]], audio: Sequence[Any], **settings: Any) -> Iterator[str]:
@@ -225,16 +232,19 @@ class Engine:
             messages: The conversation, with one `<audio>` tag per clip.
             audio: Clips in the order of their tags.
             **settings: As in transformers' `generate`.
+
+        Raises:
+            Exception: Whatever generating raises, after the pieces that came before it.
         """
         inputs = self.processor.chat([list(messages)], audio=list(audio) or None).to(self.model.device)
-        streamer = TextIteratorStreamer(
-            self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=120
-        )
+        streamer = TextIteratorStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
         settings = self.generation(**{"max_new_tokens": 256, **settings})
-        worker = threading.Thread(target=self.model.generate, kwargs={**inputs, **settings, "streamer": streamer})
-        worker.start()
+        worker = ThreadPoolExecutor(max_workers=1)
+        said = worker.submit(self.model.generate, **inputs, **settings, streamer=streamer)
+        said.add_done_callback(lambda _: streamer.on_finalized_text("", stream_end=True))
+        worker.shutdown(wait=False)  # it ends with its answer, whether anybody still reads or not
         yield from streamer
-        worker.join()
+        said.result()
 
 
 class _Clock(LogitsProcessor):

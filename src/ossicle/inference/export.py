@@ -39,6 +39,7 @@ def export(model: str | Path, out: Path, *, decoder_only: bool = False, dtype: s
     aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         part = engine.model.language_model if decoder_only else engine.model
+        part.generation_config = engine.model.generation_config  # which the folder keeps for the whole model alone
         part.save_pretrained(aside)
         (engine.processor.tokenizer if decoder_only else engine.processor).save_pretrained(aside)
         aside.chmod(0o755)

@@ -18,11 +18,12 @@ from torch import Tensor
 
 from ossicle.errors import UnsupportedError
 from ossicle.inference.attention import asked, attention
-from ossicle.inference.engine import Engine
+from ossicle.inference.engine import BATCH_SECONDS, Engine
 from ossicle.inference.stretches import Stretch, several, stretches
 from ossicle.types import AudioTokens, Waveform
 
 BATCH = 8
+"""Rows that are encoded together; fewer where clips are long."""
 SHOWN = "occlusion"
 """What is shown first; both are shown. It works for every model, and needs no reading of weights."""
 
@@ -89,15 +90,20 @@ class Muted:
 
     @torch.inference_mode()
     def _encode(self) -> Iterator[dict[str, AudioTokens]]:
-        """Yield the tokens of the clips of a batch of rows; a clip that several rows share is encoded once."""
-        rows = [self.waves, *(_muted(self.waves, stretch) for stretch in self.stretches)]
-        for first in range(0, len(rows), BATCH):
-            clips = [wave for row in rows[first : first + BATCH] for wave in row]
-            distinct = list({id(wave): wave for wave in clips}.values())
-            place = {id(wave): index for index, wave in enumerate(distinct)}
-            which = torch.tensor([place[id(wave)] for wave in clips], device=self.engine.model.device)
-            tokens = self.engine.encode(distinct)
-            yield {name: each.take(which) for name, each in tokens.items()}
+        """Yield the tokens of the clips of a batch of rows, each muted only when its batch is made."""
+        muted = [None, *self.stretches]
+        row_s = len(self.waves) * max(wave.duration_s for wave in self.waves)
+        size = max(1, min(BATCH, int(BATCH_SECONDS / row_s)))
+        for first in range(0, len(muted), size):
+            yield self._together(muted[first : first + size])
+
+    def _together(self, muted: Sequence[Stretch | None]) -> dict[str, AudioTokens]:
+        """Return the tokens of the clips of some rows; a clip that several rows share is encoded once."""
+        clips = [wave for stretch in muted for wave in _muted(self.waves, stretch)]
+        distinct = list({id(wave): wave for wave in clips}.values())
+        place = {id(wave): index for index, wave in enumerate(distinct)}
+        which = torch.tensor([place[id(wave)] for wave in clips], device=self.engine.model.device)
+        return {name: each.take(which) for name, each in self.engine.encode(distinct).items()}
 
     def whole(self) -> dict[str, AudioTokens]:
         """Return the tokens of the clips as they are."""
@@ -108,10 +114,13 @@ class Muted:
     def log_chances(self, question: str, answer: str) -> Tensor:
         """Return (1 + stretches,) log-probabilities of an answer: about the clips, then with each stretch muted."""
         ids, said = asked(self.engine, self.waves, question, answer)
-        chances = []
+        model, chances = self.engine.model, []
         for tokens in self._encoded:
             rows = ids.expand(len(next(iter(tokens.values())).values) // len(self.waves), -1)
-            out = self.engine.model(input_ids=rows, attention_mask=torch.ones_like(rows), audio_tokens=tokens)
+            mask = torch.ones_like(rows)
+            connected = model.connect(tokens, model.prompts(rows[:, :-said], mask[:, :-said]))  # as when it answered
+            memory, placement = model.remember(rows, mask, connected)
+            out = model(rows, attention_mask=mask, position_ids=placement.positions, audio_memory=memory)
             logits = out.logits[:, -said - 1 : -1].float()
             chances.append(logits.log_softmax(-1).gather(-1, rows[:, -said:, None]).sum((1, 2)))
         return torch.cat(chances).cpu()
@@ -128,8 +137,10 @@ class Muted:
         return {"method": "occlusion", "seconds": seconds}
 
 
-def _muted(waves: Sequence[Waveform], stretch: Stretch) -> list[Waveform]:
-    """Return the clips with one stretch of one of them silent."""
+def _muted(waves: Sequence[Waveform], stretch: Stretch | None) -> list[Waveform]:
+    """Return the clips with one stretch of one of them silent; None = as they are."""
+    if stretch is None:
+        return list(waves)
     samples = np.array(waves[stretch.clip].samples)
     samples[stretch.start : stretch.end] = 0
     return [replace(wave, samples=samples) if clip == stretch.clip else wave for clip, wave in enumerate(waves)]

@@ -27,7 +27,7 @@ from ossicle.focus import focused
 from ossicle.inference.engine import Answer, Engine
 from ossicle.integration.base import Integration, Placement
 from ossicle.integration.memory import AudioMemory, AudioSegment, layers_of, project
-from ossicle.types import SAMPLE_RATE_HZ, AudioTokens
+from ossicle.types import SAMPLE_RATE_HZ, AudioTokens, Stretches
 
 
 def check_live(model: Any) -> None:
@@ -137,7 +137,7 @@ class LiveStream:
         began = time.perf_counter()
         prompt = self.engine.processor.prompt_ids(self.engine.prompt(question), [self.num_samples])
         ids = torch.tensor([prompt], device=self.model.device)
-        memory, placement, count = self.hear(ids)
+        memory, placement, count, stretches = self.hear(ids)
         heard = time.perf_counter()
         out = self.model.generate(
             ids,
@@ -148,17 +148,24 @@ class LiveStream:
         )
         said = out[0, ids.shape[1] :]
         timing = {"encode": heard - began, "decode": time.perf_counter() - heard}
-        return Answer(text=self.engine.text(said), tokens=len(said), audio_tokens=count, timing_s=timing)
+        return Answer(
+            text=self.engine.text(said),
+            tokens=len(said),
+            audio_tokens=count,
+            stretches=stretches,
+            timing_s=timing,
+        )
 
     @torch.inference_mode()
-    def hear(self, input_ids: Tensor) -> tuple[AudioMemory, Placement, int]:
+    def hear(self, input_ids: Tensor) -> tuple[AudioMemory, Placement, int, Stretches | None]:
         """Lay everything heard so far out for a text with one marker.
 
         Args:
             input_ids: (1, L) text.
 
         Returns:
-            What the decoder needs, the positions of the text, and the number of audio tokens.
+            What the decoder needs, the positions of the text, the number of audio tokens, and the (start, end) seconds
+            that are heard, None = all.
 
         Raises:
             DataError: Nothing has been heard.
@@ -170,7 +177,9 @@ class LiveStream:
         if focus is not None and self.duration_s + 1 > focus["over_s"]:  # tokens last a little longer than samples
             connected = self.model.connect(focused(self._all(tails), focus))
             memory, placement = self.model.remember(input_ids, None, connected)
-            return memory, placement, sum(int(tokens.counts()[0]) for tokens in connected.values())
+            stretches = next(iter(connected.values())).stretches
+            count = sum(int(tokens.counts()[0]) for tokens in connected.values())
+            return memory, placement, count, stretches[0] if stretches else None
         tails = {owner: _rows(self.model.streams[owner].encoder.finish(tokens)) for owner, tokens in tails.items()}
         connected, new = {}, dict[str, Tensor | None]()
         for ear in self._ears:
@@ -185,7 +194,7 @@ class LiveStream:
         for ear in self._ears:
             if type(self.model.streams[ear.name].integration).segment is not Integration.segment:
                 self._fill(ear, next(segments), memory, new[ear.name])
-        return memory, placement, sum(tokens.values.shape[1] for tokens in connected.values())
+        return memory, placement, sum(tokens.values.shape[1] for tokens in connected.values()), None
 
     def _beside(self, ear: _Ear, tokens: Mapping[str, Tensor]) -> Tensor | None:
         """Return (N, D) a stream's encoder tokens, of several encoders side by side; None where there are none."""

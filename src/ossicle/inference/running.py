@@ -27,7 +27,7 @@ from ossicle.inference.engine import BATCH_SECONDS, Answer, Engine
 from ossicle.integration.base import Placement, attends
 from ossicle.integration.memory import AudioMemory, layers_of, segment_keys_values, unit_states
 from ossicle.integration.slots import Slots
-from ossicle.types import AudioTokens, Waveform
+from ossicle.types import AudioTokens, Stretches, Waveform
 
 ENCODED_TOGETHER = 16
 """Clips at most."""
@@ -52,6 +52,7 @@ class Row:
         said: Tokens so far.
         position: Of the last token.
         audio_tokens: How many it hears.
+        stretches: The seconds of its clip that it hears, None = all.
     """
 
     index: int
@@ -62,12 +63,14 @@ class Row:
     said: list[int] = field(default_factory=list)
     position: int = 0
     audio_tokens: int = 0
+    stretches: Stretches | None = None
 
 
 def runs(engine: Engine) -> bool:
     """Return whether a model's answers can be made in a running batch: greedy ones that nothing but the model shapes.
 
-    What cannot is a decoder whose attention scores are capped, and a model folder that asks for penalties of its own.
+    What cannot is a decoder whose attention scores are capped or whose layers keep keywords from their attention, and a
+    model folder that asks for penalties of its own.
     """
     if set(engine.model.generation_config.to_diff_dict()) - PLAIN:
         return False
@@ -100,7 +103,7 @@ class Running:
         self.waiting: list[Row] = []
         self._any = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.model.device)
         self._silent = [engine.processor.audio_token_id, engine.processor.audio_slot_id]
-        self._end = engine.processor.tokenizer.eos_token_id
+        self._ends = engine.ends
         self._tokens: dict[int, dict[str, Tensor]] = {}
         self._rates: dict[str, float] = {}
         self._unasked: dict[int, int] = {}
@@ -154,10 +157,13 @@ class Running:
         if not self._listens:
             encoded = self.model.connect(encoded)
         self._rates = {name: tokens.rate_hz for name, tokens in encoded.items()}
+        stretches = next(iter(encoded.values())).stretches
         for place, clip in enumerate(clips):
             rows = {name: tokens.values[place, : int(tokens.counts()[place])] for name, tokens in encoded.items()}
             self._tokens[clip] = rows
             self._unasked[clip] = len(self._questions[clip])
+            for row in self._questions[clip]:
+                row.stretches = stretches[place] if stretches else None
         self._wait([row for clip in clips for row in self._questions.pop(clip)])
 
     def _wait(self, rows: list[Row]) -> None:
@@ -267,7 +273,7 @@ class Running:
         for row, token in zip(rows, logits.argmax(-1).tolist(), strict=True):
             row.said.append(token)
             row.position += 1
-        over = [place for place, row in enumerate(self.rows) if row.said[-1] == self._end or len(row.said) >= row.most]
+        over = [place for place, row in enumerate(self.rows) if row.said[-1] in self._ends or len(row.said) >= row.most]
         return [self._leave(place) for place in reversed(over)]  # so that no row is moved that leaves as well
 
     def _leave(self, place: int) -> tuple[int, Answer]:
@@ -277,8 +283,13 @@ class Running:
         self.rows[place] = self.rows[-1]
         self.rows.pop()
         self.slots.pop()
-        said, tokens = self.engine.text(row.said), len(row.said)
-        return row.index, Answer(text=said, tokens=tokens, audio_tokens=row.audio_tokens, transcript=row.transcript)
+        return row.index, Answer(
+            text=self.engine.text(row.said),
+            tokens=len(row.said),
+            audio_tokens=row.audio_tokens,
+            transcript=row.transcript,
+            stretches=row.stretches,
+        )
 
 
 def like_lengths(seconds: Sequence[float], most_s: float = BATCH_SECONDS) -> list[list[int]]:

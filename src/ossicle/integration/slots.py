@@ -25,8 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ossicle.errors import UnsupportedError
 from ossicle.integration.base import NEVER
 from ossicle.integration.memory import ATTENTION, AudioMemory, AudioSegment, head_dim, layers_of, use_audio_attention
+from ossicle.integration.reach import reaches_attention
 
 COLUMNS = 64
 """Columns are allocated in multiples of this."""
@@ -47,7 +49,7 @@ class Slots:
         lengths: Text tokens written, by slot.
 
     Raises:
-        UnsupportedError: The decoder caps its attention scores.
+        UnsupportedError: The decoder caps its attention scores, or does not let its attention know of the slots.
 
     Example:
         >>> slots = Slots(model); slots.add(memory); slots.plan([0], 1, positions)  # doctest: +SKIP
@@ -55,6 +57,11 @@ class Slots:
 
     def __init__(self, model: Any, *, slots: int = 1, columns: int = COLUMNS) -> None:
         config = model.language_model.config.get_text_config()
+        if not reaches_attention(model.language_model):
+            raise UnsupportedError(
+                f"'{config.model_type}' does not hand keywords to the attention of its layers, which could not tell "
+                "the texts of a running batch apart, nor so be served; `ossicle ask` can answer"
+            )
         if config._attn_implementation != ATTENTION:  # a decoder that has none of `attend`: the mask still is ours
             use_audio_attention(model.language_model)
         self.model, self._expected = model, (slots, columns)

@@ -59,7 +59,7 @@ class Generation:
         self.token = self.read = self.num_tokens = 0
         self.over = False
         self.first_token_s = 0.0
-        self._ends = set[int]() if job.sampling.endless else _ends(engine)
+        self._ends = [] if job.sampling.endless else engine.ends
         self._generator = _generator(job.sampling)
         self._told: list[dict[str, Any]] = []
         self._hear(listener, ahead)
@@ -207,13 +207,6 @@ def unspecial(tokenizer: Any, text: str) -> str:
         if len(token) > 2 and token in text:
             text = text.replace(token, f"{token[0]} {token[1:]}")
     return text
-
-
-def _ends(engine: Engine) -> set[int]:
-    """Return the tokens that end an answer."""
-    given = getattr(engine.model.generation_config, "eos_token_id", None)
-    own = given if isinstance(given, list) else [given]
-    return {token for token in (*own, engine.processor.tokenizer.eos_token_id) if token is not None}
 
 
 def _generator(sampling: Sampling) -> torch.Generator | None:
