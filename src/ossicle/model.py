@@ -27,7 +27,7 @@ from ossicle.deferred import undrawn
 from ossicle.errors import CheckpointError, DataError
 from ossicle.focus import focused
 from ossicle.integration.base import Placement, place, slot_rows
-from ossicle.integration.memory import AudioMemory, input_norms, reach_of
+from ossicle.integration.memory import AudioMemory, end_of_text, input_norms
 from ossicle.loss import labelled_loss, next_token_loss, reshapes_logits
 from ossicle.mixtures.balance import auxiliary_loss
 from ossicle.mixtures.prompt import prompt_vectors
@@ -217,8 +217,8 @@ class AudioLM(PreTrainedModel, GenerationMixin):
         left = torch.stack(list(taken.values())).sum(0)
         placement = place(input_ids, mask, self.config.audio_token_id, left)
         rotary = getattr(self.get_decoder(), "rotary_emb", None)
-        reach = reach_of(rotary, placement.positions)
-        memory = AudioMemory(rotary=rotary, reach=reach, norms=input_norms(self.language_model))
+        end = end_of_text(rotary, placement.positions)
+        memory = AudioMemory(rotary=rotary, text_end=end, norms=input_norms(self.language_model))
         by_clip: list[list[Tensor]] = [[] for _ in range(len(left))]
         for name, stream in self.streams.items():
             rows = stream.integration.rows(connected[name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import AutoConfig
 
 from integration.tiny_models import CNN, clips, stream
 from ossicle.errors import UnsupportedError
@@ -30,11 +31,14 @@ MOST = [3, 9, 1, 5, 7]
 
 
 def engine_of(streams, decoder="llama", **changes):
+    """A decoder of random weights, by its name or config."""
     torch.manual_seed(0)
     processor = AudioProcessor.from_pretrained(bundled("nano"))
     processor = AudioProcessor(processor.tokenizer, streams, chat_template=processor.chat_template)
     ids = {"audio_token_id": processor.audio_token_id, "audio_slot_id": processor.audio_slot_id}
-    config = AudioLMConfig(text_config=tiny_decoder_config(decoder, vocab_size=768, **changes), streams=streams, **ids)
+    if isinstance(decoder, str):
+        decoder = tiny_decoder_config(decoder, vocab_size=768, **changes)
+    config = AudioLMConfig(text_config=decoder, streams=streams, **ids)
     return Engine(AudioLM.new(config).eval(), processor)
 
 
@@ -117,6 +121,26 @@ def test_a_decoder_whose_attention_hears_of_no_slots_is_answered_by_generate(fam
     assert [got[place].text for place in range(len(items))] == alone
     with pytest.raises(UnsupportedError, match="hand keywords"):
         Batch(engine.model)
+
+
+OTHERS = {
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
+    "gpt_neox": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "opt": {"hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 48, "num_hidden_layers": 2}
+    | {"num_attention_heads": 4},
+}
+"""Decoders that keep their parts under other names; what cannot run is answered by generate."""
+
+
+@pytest.mark.parametrize("family", OTHERS)
+def test_decoders_of_other_kinds_answer_each_as_alone(family):
+    config = AutoConfig.for_model(family, vocab_size=768, pad_token_id=0, initializer_range=0.2, **OTHERS[family])
+    engine = engine_of([stream(kind="prepend")], config)
+    items, most = items_of(0.2, 0.4)
+    alone = [engine.answer([item], max_new_tokens=m)[0].text for item, m in zip(items, most, strict=True)]
+    got = dict(engine.answer_each(items, max_new_tokens=most, batch_size=3))
+    assert [got[place].text for place in range(len(items))] == alone
+    assert len(set(alone)) > 2
 
 
 def test_clips_of_like_length_are_encoded_together():

@@ -72,7 +72,7 @@ def layers_of(decoder: PreTrainedModel) -> nn.ModuleList:
     return layers
 
 
-def reach_of(rotary: Any, positions: Tensor) -> Tensor | None:
+def end_of_text(rotary: Any, positions: Tensor) -> Tensor | None:
     """Return the largest of the text's positions where a decoder's rotary frequencies follow from it, else None."""
     kinds = getattr(rotary, "rope_type", None)
     kinds = kinds.values() if isinstance(kinds, dict) else (kinds,)
@@ -126,7 +126,7 @@ class AudioMemory:
         slots: Rows for the text's audio slots, one (N_b, D) for each text row, or None.
         shift: (B, L) how far positions run ahead of a plain count; its last column holds for all later text.
         rotary: The decoder's rotary module, None where it has none.
-        reach: The text's largest position, where that decides how the decoder rotates; see `reach_of`.
+        text_end: The text's largest position, where that decides how the decoder rotates; see `end_of_text`.
         norms: Input norm of each decoder layer, None where the family has none.
         keep: Store keys and values for the next step; only while generating, never while weights change.
         joined: What layers share when they lay audio and text together.
@@ -138,7 +138,7 @@ class AudioMemory:
     slots: list[Tensor] | None = None
     shift: Tensor | None = None
     rotary: Callable[..., Any] | None = None
-    reach: Tensor | None = None
+    text_end: Tensor | None = None
     norms: list[nn.Module | None] = field(default_factory=list)
     keep: bool = False
     joined: Joined = field(default_factory=Joined)
@@ -193,8 +193,8 @@ class AudioMemory:
         if name not in self._angles:
             extra = {"layer_type": kind} if kinds else {}
             positions = segment.positions
-            if self.reach is not None:  # the audio's own positions would choose frequencies of a shorter text
-                positions = torch.cat([positions, self.reach.expand(len(positions), 1)], 1)
+            if self.text_end is not None:  # the audio's own positions would choose frequencies of a shorter text
+                positions = torch.cat([positions, self.text_end.expand(len(positions), 1)], 1)
             cos, sin = (
                 part[:, None, : segment.positions.shape[1]] for part in self.rotary(segment.states, positions, **extra)
             )

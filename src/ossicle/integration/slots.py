@@ -68,7 +68,8 @@ class Slots:
         self.layers: list[tuple[Tensor, Tensor] | None] = [None] * config.num_hidden_layers
         self.kinds: list[Kind] = [()] * config.num_hidden_layers
         self.lengths: list[int] = []
-        self.column_bytes = config.num_hidden_layers * 2 * config.num_key_value_heads * head_dim(config) * 4
+        heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
+        self.column_bytes = config.num_hidden_layers * 2 * heads * head_dim(config) * 4
         self._audio: list[dict[Kind, Tensor]] = []  # by slot, of each kind: (N,) visible_from
         self._memories: list[AudioMemory | None] = []
         self._visible: dict[Kind, Tensor] = {}
@@ -110,9 +111,10 @@ class Slots:
         here = slice(slots[0], slots[-1] + 1)
         for layer, block in enumerate(layers_of(self.model.language_model)):
             self.kinds[layer] = tuple(i for i, part in enumerate(memory.segments) if layer in part.layers)
-            found = memory.keys_values(block.self_attn)
-            if found is None:
+            if not self.kinds[layer]:
                 continue
+            found = memory.keys_values(block.self_attn)
+            assert found is not None
             key, value, seen = found
             for row, slot in enumerate(slots):
                 self._audio[slot][self.kinds[layer]] = seen[row]
