@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,15 @@ def test_axes_unfold_into_a_product_or_a_star() -> None:
     assert (rows[3].recipe, rows[3].settings) == ("other", {"k": 1, "stages.0.steps": 6})
     star = unfold(config(axes=axes, design="star"))
     assert [(row.name, row.labels["stages.0.steps"]) for row in star] == [("x", "5"), ("y", "5"), ("6", "6")]
+
+
+def test_rows_whose_names_are_alike_in_a_folder_have_folders_of_their_own(tmp_path: Path) -> None:
+    names = ["a+", "a-", "a", "ä", "ö", "1", "-1", "a_b", "a-b"]
+    jobs = jobs_of(config(axes={"a": {name: {} for name in names}}), study(tmp_path).parent)
+    keys = {job.row.name: job.key for job in jobs}
+    assert len(set(keys.values())) == len(names)
+    assert [keys[name] for name in ("a", "1", "a-b")] == ["a-s0", "1-s0", "a-b-s0"]  # as they always were
+    assert all(re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9.-]*", key) for key in keys.values())
 
 
 @pytest.mark.parametrize(

@@ -179,8 +179,11 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Name of row and seed, fit for a folder."""
-        return f"{re.sub(r'[^A-Za-z0-9.]+', '-', self.row.name).strip('-')}-s{self.seed}"
+        """Name of row and seed, fit for a folder; rows whose names are alike there are told apart by a hash."""
+        name = self.row.name
+        clean = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
+        mark = "" if clean == name else f"-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
+        return f"{clean}{mark}-s{self.seed}".strip("-")
 
 
 def shipped() -> list[str]:

@@ -104,11 +104,13 @@ class Rows:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.records: dict[str, dict[str, Any]] = {row["key"]: row for row in read_appended(path)}
+        self.records: dict[tuple[str, int], dict[str, Any]] = {
+            (row["row"], row["seed"]): row for row in read_appended(path)
+        }
 
     def add(self, record: Mapping[str, Any], folder: Path) -> None:
         """Append a record; its run's checkpoints are then no longer needed."""
-        self.records[record["key"]] = dict(record)
+        self.records[record["row"], record["seed"]] = dict(record)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -93,7 +93,7 @@ def run_study(plan: Plan, tell: Callable[[str], None]) -> dict[str, Any]:
     waiting = [
         (job, cost)
         for job, cost in settled
-        if job.key not in rows.records and (not plan.rows or job.row.name in plan.rows)
+        if (job.row.name, job.seed) not in rows.records and (not plan.rows or job.row.name in plan.rows)
     ]
     tell(f"{len(settled)} runs, {len(rows.records)} finished before, {len(waiting)} to do, in {out}")
     for record in run_rows(waiting, place, tell):
