@@ -194,6 +194,31 @@ def test_a_study_goes_on_at_the_unfinished_row(
     assert "use --out" in capsys.readouterr().err
 
 
+def test_rows_that_another_recipe_finished_are_not_this_study_s(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = study(tmp_path), tmp_path / "out"
+    words = ["study", str(path), "--out", str(out), "--device", "cpu", "--row", "plits", "--json"]
+    assert app.run(words) == 0
+    (record,) = map(json.loads, (out / "rows.jsonl").read_text().splitlines())
+    capsys.readouterr()
+
+    def refused(said: str, *more: str) -> None:
+        assert app.run([*words, *more]) == 2
+        error = capsys.readouterr().err
+        assert said in error.splitlines()[-1] and "use --out" in error, error
+
+    refused("row 'plits', seed 0, was finished with another recipe", "--shrink")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({**SMALLEST, "description": "another"}), encoding="utf-8")
+    refused("row 'plits', seed 0, was finished with another recipe")
+    (out / "rows.jsonl").write_text("")  # killed after it was trained, before it was written down
+    refused("the run was begun with 'description: ")
+    del record["recipe"]  # as it was written before records said it
+    (out / "rows.jsonl").write_text(json.dumps({**record, "key": "plits-old-s0"}) + "\n")
+    assert app.run(words) == 0
+    assert [row["row"] for row in json.loads(capsys.readouterr().out)["rows"]] == ["plits"]
+
+
 def test_engines_are_named_and_ray_says_how_to_get_it() -> None:
     with pytest.raises(ConfigError, match="did you mean 'ray'"):
         engines.engine("rai")

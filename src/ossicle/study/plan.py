@@ -279,6 +279,12 @@ def jobs_of(study: StudyConfig, folder: Path) -> list[Job]:
     return sorted(jobs, key=lambda job: ranks[job.seed])
 
 
+def recipe_mark(loaded: Loaded, *, shrink: bool) -> str:
+    """Return a hash of what a row is: its whole recipe, and whether generators make less."""
+    text = json.dumps([config.dump(loaded.recipe), shrink])
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
 def data_mark(loaded: Loaded) -> str:
     """Return a hash of what is drawn in which order: the same for rows that see the same samples."""
     recipe = loaded.recipe
