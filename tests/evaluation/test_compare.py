@@ -146,6 +146,15 @@ def test_items_that_ask_something_else_are_no_pairs():
     assert compare_cards(second, first)["tasks"]["t"]["left_out"] == 140
 
 
+def test_kinds_that_the_cards_do_not_share_and_those_a_draw_leaves_out_are_no_difference_of_zero():
+    first, second = two_kinds([0.0] * 41, 40), two_kinds([1.0] * 41, 40)
+    found = compare_cards(first, second)["tasks"]["t"]
+    assert (found["ci95"], found["smallest_detectable"]) == ([1.0, 1.0], 0.0)
+    second["marks"]["t"]["few"][0][0] = "none of the first"
+    found = compare_cards(first, second)["tasks"]["t"]
+    assert (found["delta"], found["ci95"], found["n"], found["left_out"]) == (1.0, [1.0, 1.0], 40, 2)
+
+
 @pytest.mark.parametrize(
     ("credits", "answers", "expected"),
     [

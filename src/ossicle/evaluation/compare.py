@@ -201,10 +201,11 @@ def _compare_task(
 
 
 def _delta(sums: np.ndarray) -> np.ndarray:
-    """Return the mean over rows of value(second) − value(first), for (R, 4·rows) sums."""
+    """Return the mean over rows of value(second) − value(first), for (R, 4·rows) sums; rows without weight are out."""
     shares = sums.reshape(len(sums), -1, 4)
+    there = (shares[..., [1, 3]] > 0).any(2).sum(1)
     weights = np.maximum(shares[..., [1, 3]], 1e-12)
-    return (shares[..., 2] / weights[..., 1] - shares[..., 0] / weights[..., 0]).mean(1)
+    return (shares[..., 2] / weights[..., 1] - shares[..., 0] / weights[..., 0]).sum(1) / np.maximum(there, 1)
 
 
 def _differences(table: np.ndarray, groups: Sequence[str]) -> np.ndarray:
@@ -219,7 +220,8 @@ def _differences(table: np.ndarray, groups: Sequence[str]) -> np.ndarray:
     values = (totals[:, 0] + totals[:, 2]) / weights
     moved = shares[..., 2] - shares[..., 0] - values * (shares[..., 3] - shares[..., 1])  # (items, rows)
     _, index = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    return np.bincount(index, weights=(2 * moved / weights).sum(1) / shares.shape[1])
+    there = (totals[:, [1, 3]] > 0).any(1).sum()
+    return np.bincount(index, weights=(2 * moved / weights).sum(1) / max(1, there))
 
 
 def comparison_table(result: Mapping[str, Any]) -> str:
