@@ -120,6 +120,7 @@ def test_every_shipped_task_says_where_its_clips_come_from():
         assert spec.origin, spec.task
         assert spec.licence, spec.task
         assert spec.suites, spec.task
+        assert "unseen" not in spec.about, "a set is taken whole, whoever its model was taught by"
 
 
 def test_the_embedder_finds_the_nearest_class_and_ties_take_the_first():
