@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ossicle.cli.options import DeviceOption, DtypeOption, InputModeOption, JsonOption, SeedOption, TranscribeOption
+from ossicle.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    InputModeOption,
+    JsonOption,
+    SeedOption,
+    TranscribeOption,
+    changed,
+)
 from ossicle.cli.output import emit, note_setting_line
 from ossicle.errors import ConfigError
 
@@ -171,21 +177,15 @@ def _refuse(wrong: bool, why: str) -> None:
         raise ConfigError(why)
 
 
-def _changed(given: dict[str, Any], names: Iterable[str]) -> str:
-    """Return those of some options that were not left as they are, as they are written."""
-    usual = {name: parameter.default for name, parameter in signature(command).parameters.items()}
-    written = {"controls": "--no-controls"}
-    changed = (name for name in names if given[name] != usual[name])
-    return ", ".join(written.get(name, f"--{name.replace('_', '-')}") for name in changed)
-
-
 def _check_given(given: dict[str, Any]) -> None:
     """Refuse what an earlier run, or answers from a file, would silently leave unread."""
     for how in ("rescore", "verify"):
-        others = _changed(given, (*OF_A_RUN, *(["predictions"] * (how == "rescore")))) if given[how] else ""
+        names = (*OF_A_RUN, *(["predictions"] * (how == "rescore")))
+        others = changed(command, given, names) if given[how] else ""
         _refuse(bool(others), f"--{how}: {others} would change nothing, the earlier run decides; take it out")
     if given["predictions"] is not None:
-        others = _changed(given, (*OF_A_MODEL, *(() if given["beside"] else ("batch_size", "device", "dtype"))))
+        names = (*OF_A_MODEL, *(() if given["beside"] else ("batch_size", "device", "dtype")))
+        others = changed(command, given, names)
         _refuse(bool(others), f"--predictions: {others} would change nothing, no model is asked; take it out")
 
 
@@ -221,7 +221,7 @@ def _listen(given: dict[str, Any]) -> int:
 
     suite, seed = given["suite"], given["seed"]
     taken = {"model", "suite", "root", "limit", "seed", "json", "device", "dtype", *(["out"] * (suite == "pointing"))}
-    others = _changed(given, [name for name in given if name not in taken])
+    others = changed(command, given, [name for name in given if name not in taken])
     _refuse(bool(others), f"--suite {suite}: {others} would change nothing; take it out")
     engine = load(given["model"], device=given["device"], dtype=given["dtype"])
     note_setting_line(engine.setting)
