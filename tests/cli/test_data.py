@@ -157,6 +157,28 @@ def test_wrong_columns_no_budget_and_clips_that_cannot_be_read(sounds, tmp_path,
     assert left <= {"out.work"}  # what was found out about clips, to go on from
 
 
+def test_options_of_open_questions_are_refused_without_a_model_and_nothing_is_overwritten(tmp_path, capsys):
+    clips, out = tmp_path / "c.jsonl", tmp_path / "q.jsonl"
+    clips.write_text(json.dumps({"path": "a.wav", "labels": ["hum"]}) + "\n")
+    out.write_text("paid for\n")
+    words = ["generate", clips, "--out", out]
+    for more, named in (
+        (["--dry-run"], "--dry-run"),
+        (["--again"], "--again"),
+        (["--prompt", "sound", "--pairs", 2], "--prompt, --pairs"),
+        (["--max-usd", 1, "--max-tokens", 2, "--max-seconds", 3], "--max-usd, --max-tokens, --max-seconds"),
+        (["--price-in", 1, "--price-out", 2], "--price-in, --price-out"),
+        (["--at-once", 2, "--tries", 1, "--timeout", 1], "--at-once, --tries, --timeout"),
+    ):
+        code, error = command(capsys, *words, *more)
+        assert (code, error) == (
+            2,
+            f"ossicle: error: {named} would change nothing without --endpoint; add it, or take them out\n",
+        )
+        assert out.read_text() == "paid for\n"
+    assert command(capsys, *words, "--prompt", "auto", "--tries", 6)[0] == 0
+
+
 def test_stats_count_and_draw(sounds, tmp_path, capsys):
     matplotlib = pytest.importorskip("matplotlib.image")
     clips, picture = tmp_path / "clips.jsonl", tmp_path / "pictures/labels.png"

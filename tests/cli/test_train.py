@@ -42,6 +42,23 @@ def test_train_prints_stages_and_the_model_folder(recipe: Path, capsys: pytest.C
     assert "model: runs/cli-shrunk/model" in capsys.readouterr().out
 
 
+def test_the_number_format_that_is_told_is_the_one_that_is_trained_in(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    (stage,) = made["stages"]
+    two = [{**stage, "name": name, "precision": name, "steps": 1} for name in ("fp32", "bf16")]
+    recipe.write_text(yaml.safe_dump({**made, "stages": two}, sort_keys=False), encoding="utf-8")
+    lower = "fp32 weights, bfloat16 autocast"
+    for more, told in (
+        ([], f"fp32, then {lower}"),
+        (["--dtype", "bf16"], lower),
+        (["--dtype", "fp32"], "fp32"),
+    ):
+        assert app.run(["train", str(recipe), "--device", "cpu", *more]) == 0
+        assert f"ossicle: device cpu, {told}, attention" in capsys.readouterr().err
+
+
 def test_ctrl_c_says_where_it_stopped_and_how_to_go_on(
     recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

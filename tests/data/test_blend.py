@@ -39,6 +39,13 @@ def test_by_size_every_row_comes_once_and_times_repeats_them(files, tmp_path):
     assert blend(weights, out)["taken"] == {files[0]: 12, files[1]: 38}
 
 
+def test_a_file_that_is_given_twice_is_counted_twice(files, tmp_path):
+    out = tmp_path / "out.jsonl"
+    result = blend([BlendEntry(path=files[0]), BlendEntry(path=files[1]), BlendEntry(path=files[0], times=2)], out)
+    assert result["taken"] == {files[0]: 120, files[1]: 10}
+    assert len(ids(out)) == 130
+
+
 def test_a_seed_decides_and_a_stopped_mix_goes_on(files, tmp_path):
     entries = [BlendEntry(path=files[0], weight=1, max_samples=5), BlendEntry(path=files[1], weight=1)]
     whole, part = tmp_path / "whole.jsonl", tmp_path / "part.jsonl"

@@ -27,6 +27,13 @@ def card(marks, *, metric="accuracy", dataset="d", answers="a", ci95=(0.0, 1.0),
     return {"marks": rows, "tasks": tasks, "counted": {name: ["row"] for name in marks}, **facts}
 
 
+def told(card):
+    """Return the card with what its items ask: each something of its own."""
+    rows = card["marks"].items()
+    items = {task: {row: [f"{row}{m[0]}" for m in marks] for row, marks in found.items()} for task, found in rows}
+    return {**card, "items": items}
+
+
 FIRST = [1.0] * 100 + [0.0] * 60 + [1.0] * 20 + [0.0] * 20
 SECOND = [1.0] * 100 + [1.0] * 60 + [0.0] * 20 + [0.0] * 20
 """Of 200 questions both answer 100, neither 20; only the second answers 60, only the first 20."""
@@ -103,16 +110,49 @@ def test_many_tasks_are_corrected_and_lower_errors_are_better():
 
 
 def test_only_what_both_cards_hold_is_compared():
-    found = compare_cards(card({"t": FIRST, "x": FIRST}), card({"t": SECOND[:150], "y": FIRST}, dataset="other"))
+    one, two = card({"t": FIRST, "x": FIRST}), told(card({"t": SECOND[:150], "y": FIRST}, dataset="other"))
+    with pytest.raises(DataError, match=r"share no item.* before cards told items apart"):
+        compare_cards(one, two)
+    found = compare_cards(told(one), two)
     assert (found["only_in_first"], found["only_in_second"]) == (["x"], ["y"])
     assert (found["tasks"]["t"]["n"], found["tasks"]["t"]["left_out"]) == (150, 50)
     assert "different questions" in comparison_table(found)
+    assert "left out, asked by one card only or with another question, truth or sound: 50 of t." in comparison_table(
+        found
+    )
     with pytest.raises(DataError, match="no task in common: t against y"):
         compare_cards(card({"t": FIRST}), card({"y": FIRST}))
     second = card({"t": SECOND})
     second["marks"]["t"]["row"] = [[f"other{mark[0]}", *mark[1:]] for mark in second["marks"]["t"]["row"]]
     with pytest.raises(DataError, match="share no item"):
         compare_cards(card({"t": FIRST}), second)
+
+
+def two_kinds(marks, count, *, dataset="d"):
+    """Return a card whose marks are of two kinds, `count` of them many and the others few."""
+    one = card({"t": marks}, dataset=dataset)
+    rows = one["marks"]["t"].pop("row")
+    one["marks"]["t"], one["counted"]["t"] = {"many": rows[:count], "few": rows[count:]}, ["many", "few"]
+    return told(one)
+
+
+def test_items_that_ask_something_else_are_no_pairs():
+    first, second = two_kinds(FIRST, 100), two_kinds(SECOND, 100, dataset="other")
+    second["items"]["t"]["few"] = [f"another {one}" for one in second["items"]["t"]["few"]]
+    second["items"]["t"]["many"][:40] = ["another"] * 40
+    found = compare_cards(first, second)["tasks"]["t"]
+    assert (found["n"], found["left_out"]) == (60, 140)
+    assert found["delta"] == 0.0  # all of the many are right on both
+    assert compare_cards(second, first)["tasks"]["t"]["left_out"] == 140
+
+
+def test_kinds_that_the_cards_do_not_share_and_those_a_draw_leaves_out_are_no_difference_of_zero():
+    first, second = two_kinds([0.0] * 41, 40), two_kinds([1.0] * 41, 40)
+    found = compare_cards(first, second)["tasks"]["t"]
+    assert (found["ci95"], found["smallest_detectable"]) == ([1.0, 1.0], 0.0)
+    second["marks"]["t"]["few"][0][0] = "none of the first"
+    found = compare_cards(first, second)["tasks"]["t"]
+    assert (found["delta"], found["ci95"], found["n"], found["left_out"]) == (1.0, [1.0, 1.0], 40, 2)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import soundfile
 
 from evaluation.conftest import write_set
 from evaluation.doubles import Deaf, Oracle, Said
@@ -119,6 +120,7 @@ def test_every_shipped_task_says_where_its_clips_come_from():
         assert spec.origin, spec.task
         assert spec.licence, spec.task
         assert spec.suites, spec.task
+        assert "unseen" not in spec.about, "a set is taken whole, whoever its model was taught by"
 
 
 def test_the_embedder_finds_the_nearest_class_and_ties_take_the_first():
@@ -156,6 +158,17 @@ def test_predictions_from_a_file(tiny_root, tmp_path):
     path.write_text(json.dumps(answers[0]) + '\n{"id": "x"}\n')
     with pytest.raises(DataError, match=r'a.jsonl:2: expected \{"id": …, "answer": …\}'):
         run_suite(setting, path, out=tmp_path / "p", model=MODEL)
+
+
+def test_questions_written_again_have_sounds_of_their_own(tiny_root, tmp_path):
+    for seed in (0, 1):
+        built = built_of(Setting(suite="presence", root=tiny_root, limit=3, seed=seed))
+        write_questions(tmp_path / "q.jsonl", built.values())
+    task = built["presence"]
+    for item in task.items:
+        samples, _ = soundfile.read(tmp_path / "q" / "presence" / f"{item.audio}.flac", dtype="float32")
+        np.testing.assert_allclose(samples, task.sounds[item.audio].load().samples, atol=1e-3)
+    assert not [path for path in (tmp_path / "q").rglob("*") if path.is_file() and path.suffix != ".flac"]
 
 
 class Server(BaseHTTPRequestHandler):

@@ -18,7 +18,7 @@ from ossicle.evaluation import composed
 from ossicle.evaluation.answers import AnswerStore, Request, read_header
 from ossicle.evaluation.builders import build
 from ossicle.evaluation.card import read_card
-from ossicle.evaluation.compare import compare_cards
+from ossicle.evaluation.compare import compare_cards, comparison_table
 from ossicle.evaluation.contamination import file_hashes
 from ossicle.evaluation.parse import vocabularies
 from ossicle.evaluation.run import Outcome, Setting, build_tasks, run_suite
@@ -222,6 +222,23 @@ def test_compare_finds_the_better_model(setting, oracle, tmp_path):
         assert task["p"] < 0.05
     same = compare_cards(good, good)
     assert all(task["delta"] == 0 and task["p"] == 1.0 for task in same["tasks"].values())
+
+
+def test_scenes_of_another_seed_are_other_questions_under_the_same_keys(tiny_root, tmp_path):
+    cards = []
+    for seed in (0, 1):
+        setting = Setting(suite="world,librispeech_gender", root=tiny_root, limit=12, seed=seed, controls=False)
+        specs = [spec.model_copy(update={"suites": []}) for spec in suite_specs(setting.suite)]
+        result = run_suite(setting, Deaf(), out=tmp_path / str(seed), model=MODEL, specs=specs)
+        cards.append(read_card(Path(result["card"])))
+    keys = [{row: [mark[0] for mark in marks] for row, marks in card["marks"]["world"].items()} for card in cards]
+    assert keys[0] == keys[1]
+    found = compare_cards(*cards)
+    assert found["unshared"] == ["world"]
+    assert (found["tasks"]["librispeech_gender"]["n"], found["tasks"]["librispeech_gender"]["left_out"]) == (12, 0)
+    assert "all of world" in comparison_table(found)
+    same = compare_cards(cards[0], {key: value for key, value in cards[0].items() if key != "items"})
+    assert same["tasks"]["world"]["left_out"] == 0
 
 
 def test_your_own_task_is_ten_lines(tiny_root, oracle, tmp_path):

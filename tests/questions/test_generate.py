@@ -83,6 +83,17 @@ def test_answers_are_true():
     assert lowest["messages"][1]["content"] == "Very low."
 
 
+def test_clips_that_share_some_of_their_labels_are_neither_the_same_nor_different():
+    several = [("rain",), ("rain", "wind"), ("wind", "rain"), ("bell",), ("rain", "rain"), ("bell", "wind")]
+    clips = [replace(clip(number), labels=several[number % len(several)]) for number in range(60)]
+    labels = {clip.key: set(clip.labels) for clip in clips}
+    made = list(rows_of(clips, survey(clips), Plan(tasks=("same_label",), repeat=5)))
+    assert {row["messages"][1]["content"] for row in made} == {"Yes.", "No."}
+    for row in made:
+        one, other = labels[row["clip"]], labels[row["other"]]
+        assert one == other if row["messages"][1]["content"] == "Yes." else one.isdisjoint(other)
+
+
 def test_the_papers_answer_shapes_and_prefix():
     made = rows(Plan(paper=True))
     answers = {row["task"]: row["messages"][1]["content"] for row in made if row["clip"] == CLIPS[0].key}

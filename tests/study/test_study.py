@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,15 @@ def test_axes_unfold_into_a_product_or_a_star() -> None:
     assert (rows[3].recipe, rows[3].settings) == ("other", {"k": 1, "stages.0.steps": 6})
     star = unfold(config(axes=axes, design="star"))
     assert [(row.name, row.labels["stages.0.steps"]) for row in star] == [("x", "5"), ("y", "5"), ("6", "6")]
+
+
+def test_rows_whose_names_are_alike_in_a_folder_have_folders_of_their_own(tmp_path: Path) -> None:
+    names = ["a+", "a-", "a", "ä", "ö", "1", "-1", "a_b", "a-b"]
+    jobs = jobs_of(config(axes={"a": {name: {} for name in names}}), study(tmp_path).parent)
+    keys = {job.row.name: job.key for job in jobs}
+    assert len(set(keys.values())) == len(names)
+    assert [keys[name] for name in ("a", "1", "a-b")] == ["a-s0", "1-s0", "a-b-s0"]  # as they always were
+    assert all(re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9.-]*", key) for key in keys.values())
 
 
 @pytest.mark.parametrize(
@@ -182,6 +192,31 @@ def test_a_study_goes_on_at_the_unfinished_row(
     study(tmp_path, seeds=[3])
     assert app.run(["study", str(path), "--out", str(out)]) == 2
     assert "use --out" in capsys.readouterr().err
+
+
+def test_rows_that_another_recipe_finished_are_not_this_study_s(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = study(tmp_path), tmp_path / "out"
+    words = ["study", str(path), "--out", str(out), "--device", "cpu", "--row", "plits", "--json"]
+    assert app.run(words) == 0
+    (record,) = map(json.loads, (out / "rows.jsonl").read_text().splitlines())
+    capsys.readouterr()
+
+    def refused(said: str, *more: str) -> None:
+        assert app.run([*words, *more]) == 2
+        error = capsys.readouterr().err
+        assert said in error.splitlines()[-1] and "use --out" in error, error
+
+    refused("row 'plits', seed 0, was finished with another recipe", "--shrink")
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({**SMALLEST, "description": "another"}), encoding="utf-8")
+    refused("row 'plits', seed 0, was finished with another recipe")
+    (out / "rows.jsonl").write_text("")  # killed after it was trained, before it was written down
+    refused("the run was begun with 'description: ")
+    del record["recipe"]  # as it was written before records said it
+    (out / "rows.jsonl").write_text(json.dumps({**record, "key": "plits-old-s0"}) + "\n")
+    assert app.run(words) == 0
+    assert [row["row"] for row in json.loads(capsys.readouterr().out)["rows"]] == ["plits"]
 
 
 def test_engines_are_named_and_ray_says_how_to_get_it() -> None:

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from ossicle.cli import output
-from ossicle.cli.options import JsonOption, SeedOption, check_picture
+from ossicle.cli.options import JsonOption, SeedOption, changed, check_picture
+from ossicle.errors import ConfigError
 
 app = typer.Typer(help="Clips, questions, mixes, shards and caches: the data engine.", no_args_is_help=True)
 
@@ -19,6 +20,12 @@ Clips = Annotated[Path, typer.Argument(help="Clips, as `ossicle data import` wri
 Questions = Annotated[Path, typer.Argument(help="Questions, as `ossicle data generate` writes them.")]
 Jobs = Annotated[int, typer.Option(help="Processes; 0 = one per core.", min=0)]
 Engine = Annotated[str, typer.Option(help="Where it runs: local, or ray.")]
+
+OF_AN_ENDPOINT = (
+    "prompt", "pairs", "key_variable", "at_once", "tries", "timeout", "max_usd", "max_tokens", "max_seconds",
+    "price_in", "price_out", "dry_run", "again",
+)  # fmt: skip
+"""Options of open questions."""
 
 
 @app.callback()
@@ -133,12 +140,15 @@ def generate_command(
 
     Example: ossicle data generate described.jsonl --out questions.jsonl
     """
+    given = locals()
     from ossicle.questions.ask_model import Asking
     from ossicle.questions.endpoint import endpoint_named
     from ossicle.questions.generate import Plan
     from ossicle.questions.whole import closed_file, open_file
 
     if not endpoint:
+        if others := changed(generate_command, given, OF_AN_ENDPOINT):
+            raise ConfigError(f"{others} would change nothing without --endpoint; add it, or take them out")
         plan = Plan(tasks=tuple(task or ()), repeat=repeat, seed=seed, paper=paper, wordings=wordings)
         tally = closed_file(clips, out, plan, jobs=jobs, engine=engine)
         _emit(tally.report(), out, f"{tally.taken} clips, {tally.given} questions", json)

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ossicle.cli.options import DeviceOption, DtypeOption, InputModeOption, JsonOption, SeedOption, TranscribeOption
+from ossicle.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    InputModeOption,
+    JsonOption,
+    SeedOption,
+    TranscribeOption,
+    changed,
+)
 from ossicle.cli.output import emit, note_setting_line
 from ossicle.errors import ConfigError
 
 app = typer.Typer()
+
+OF_A_RUN = ("suite", "limit", "seed", "controls", "decoding", "input_mode", "transcribe")
+"""Options that an earlier run decides where it is scored or run again."""
+OF_A_MODEL = ("decoding", "input_mode", "transcribe", "before")
+"""Options that mean nothing where answers come from a file."""
 
 Model = Annotated[str, typer.Argument(help="A folder, nano, hf:NAME, https://host/v1#model, cascade:… or tags:….")]
 Suite = Annotated[
@@ -109,7 +121,7 @@ def command(
         text_only=predictions is None,
     )
     wish = _Wish(model, predictions, rescore, out, usage, report, before, tuple(beside or ()), device, dtype, json)
-    setting, old = _checked(replace(setting, wordings=wordings) if wordings else setting, verify, wish)
+    setting, old = _checked(replace(setting, wordings=wordings) if wordings else setting, wish, locals())
     if questions_out is not None:
         return _write_questions(setting, specs or _old_specs(setting.suite), questions_out, json)
     return _run(setting, specs or _old_specs(setting.suite), old, wish)
@@ -165,6 +177,18 @@ def _refuse(wrong: bool, why: str) -> None:
         raise ConfigError(why)
 
 
+def _check_given(given: dict[str, Any]) -> None:
+    """Refuse what an earlier run, or answers from a file, would silently leave unread."""
+    for how in ("rescore", "verify"):
+        names = (*OF_A_RUN, *(["predictions"] * (how == "rescore")))
+        others = changed(command, given, names) if given[how] else ""
+        _refuse(bool(others), f"--{how}: {others} would change nothing, the earlier run decides; take it out")
+    if given["predictions"] is not None:
+        names = (*OF_A_MODEL, *(() if given["beside"] else ("batch_size", "device", "dtype")))
+        others = changed(command, given, names)
+        _refuse(bool(others), f"--predictions: {others} would change nothing, no model is asked; take it out")
+
+
 def _hear(opened: tuple[Any, dict[str, Any]], setting: Any, *, usage: bool) -> tuple[Any, dict[str, Any]]:
     """Return a model and its identity, told what to hear; what it cannot do is refused before any question."""
     from ossicle.inference.drawing import drawing
@@ -197,9 +221,8 @@ def _listen(given: dict[str, Any]) -> int:
 
     suite, seed = given["suite"], given["seed"]
     taken = {"model", "suite", "root", "limit", "seed", "json", "device", "dtype", *(["out"] * (suite == "pointing"))}
-    usual = {name: parameter.default for name, parameter in signature(command).parameters.items()}
-    others = [f"--{n.replace('_', '-')}" for n, value in given.items() if n not in taken and value != usual[n]]
-    _refuse(bool(others), f"--suite {suite}: {', '.join(others)} would change nothing; take it out")
+    others = changed(command, given, [name for name in given if name not in taken])
+    _refuse(bool(others), f"--suite {suite}: {others} would change nothing; take it out")
     engine = load(given["model"], device=given["device"], dtype=given["dtype"])
     note_setting_line(engine.setting)
 
@@ -215,13 +238,14 @@ def _listen(given: dict[str, Any]) -> int:
     return 0
 
 
-def _checked(setting: Any, verify: Path | None, wish: _Wish) -> tuple[Any, dict[str, Any] | None]:
-    """Return the setting, checked before a model is loaded, and the card to verify."""
+def _checked(setting: Any, wish: _Wish, given: dict[str, Any]) -> tuple[Any, dict[str, Any] | None]:
+    """Return the setting, checked before a model is loaded with all that was given, and the card to verify."""
     from ossicle.evaluation.answers import read_header
     from ossicle.evaluation.card import read_card
     from ossicle.evaluation.run import rerun_setting
 
-    old = read_card(verify) if verify else None
+    _check_given(given)
+    old = read_card(given["verify"]) if given["verify"] else None
     kept = bool(wish.rescore or wish.predictions)
     _refuse(wish.usage and kept, "--usage: answers from a file have no routers; name a model instead")
     if wish.rescore:

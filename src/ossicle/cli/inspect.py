@@ -9,6 +9,7 @@ import typer
 
 from ossicle.cli import output
 from ossicle.cli.options import JsonOption
+from ossicle.errors import ConfigError
 
 app = typer.Typer()
 
@@ -28,6 +29,8 @@ def command(
     from ossicle.training.recipe import load, shipped
 
     if (Path(what).is_dir() or what in BUNDLED) and what not in shipped():
+        if overrides:
+            raise ConfigError(f"{what}: a model folder takes no settings; take {', '.join(overrides)} out")
         facts = inspection.inspect_folder(Path(what))
     else:
         facts = inspection.inspect_recipe(load(what, overrides or []))

@@ -6,15 +6,29 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ossicle.errors import ConfigError
 
 SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+
+
+def changed(verb: Callable[..., Any], given: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Return those of some options that were not left as they are, as they are written.
+
+    Args:
+        verb: The command.
+        given: Parameter → value that it was called with.
+        names: Parameters to look at.
+    """
+    usual = {name: parameter.default for name, parameter in signature(verb).parameters.items()}
+    no = {name: f"no-{name}" for name, value in usual.items() if value is True}
+    return ", ".join(f"--{no.get(n, n).replace('_', '-')}" for n in names if given[n] != usual[n])
 
 
 def _short(dtype: str) -> str:

@@ -51,7 +51,7 @@ def command(
     resume = resume or processes.restarted()
     with processes.joined(choose_device(device)) as place:
         if processes.is_main():
-            _note(place)
+            _note(place, [stage.precision for stage in loaded.recipe.stages])
         folder = processes.agree(out or free_folder(RUNS, name, resume=resume))
         tell = output.note if processes.is_main() else _silent
         try:
@@ -68,13 +68,15 @@ def _silent(text: str) -> None:
     """Say nothing: another process of the run speaks."""
 
 
-def _note(device: Any) -> None:
-    """Say once where and how it trains."""
+def _note(device: Any, precisions: list[str]) -> None:
+    """Say once where and how it trains; stages may differ."""
     from ossicle.training.loop import autocast_dtype
     from ossicle.training.processes import world
 
-    lower = autocast_dtype("auto", device)
-    note = "fp32" if lower is None else f"fp32 weights, {str(lower).removeprefix('torch.')} autocast"
+    lowered = dict.fromkeys(autocast_dtype(precision, device) for precision in precisions)
+    note = ", then ".join(
+        "fp32" if lower is None else f"fp32 weights, {str(lower).removeprefix('torch.')} autocast" for lower in lowered
+    )
     together = f", {world()} processes" if world() > 1 else ""
     output.note_setting_line(f"device {device}, {note}, attention sdpa{together}")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,10 @@ def blend(
     state = {**identity, "next": places.next}
     with writing(place) as file:
         json.dump(state, file, indent=1)
-    return {"taken": {name.partition(" ")[2]: number for name, number in taken.items()}, "next": places.next}
+    by_path: Counter[str] = Counter()  # a file may be given twice
+    for name, number in taken.items():
+        by_path[name.partition(" ")[2]] += number
+    return {"taken": dict(by_path), "next": places.next}
 
 
 class _Places:

@@ -18,7 +18,7 @@ from ossicle.errors import DataError
 from ossicle.evaluation import rivals
 from ossicle.evaluation.normalise import DEFAULT
 from ossicle.evaluation.score import RowScore
-from ossicle.evaluation.task import Task, TaskSpec
+from ossicle.evaluation.task import Item, Task, TaskSpec
 
 FORMAT = 1
 GREEDY = "greedy, whole vocabulary"
@@ -30,8 +30,13 @@ def dataset_hash(tasks: Iterable[Task]) -> str:
     digest = hashlib.sha256()
     for task in sorted(tasks, key=lambda task: task.spec.task):
         for item in sorted(task.items, key=lambda item: item.key):
-            digest.update(repr((item.key, item.question, item.truth, task.sounds[item.audio].digest)).encode())
+            digest.update(repr((item.key, *_told(item, task))).encode())
     return digest.hexdigest()
+
+
+def _told(item: Item, task: Task) -> tuple[str, Any, str]:
+    """Return what makes an item: question, truth and sound."""
+    return item.question, item.truth, task.sounds[item.audio].digest
 
 
 def model_hash(folder: Path) -> str:
@@ -87,6 +92,9 @@ def make_card(
         "absent": [_absence(name, known) for name in outcome.absent],
         "asked": {name: _asked(known[name], rows) for name, rows in outcome.scores.items()},
         "counted": {name: [row.name for row in rows if row.spec.counts] for name, rows in outcome.scores.items()},
+        "items": {
+            name: {row.name: _items(row, outcome.built[name]) for row in rows} for name, rows in outcome.scores.items()
+        },
         "marks": {name: {row.name: _marks(row) for row in rows} for name, rows in outcome.scores.items()},
     }
 
@@ -132,13 +140,20 @@ def _marks(row: RowScore) -> list[list[Any]]:
     return [[m.item.key[prefix:], round(m.credit, 6), round(m.weight, 6), m.item.cluster] for m in row.marks]
 
 
+def _items(row: RowScore, task: Task) -> list[str]:
+    """Return a hash of what each mark's item asks: keys of composed tasks are numbers, the same for any seed."""
+    told = [repr(_told(mark.item, task)).encode() for mark in row.marks]
+    return [hashlib.blake2b(one, digest_size=6).hexdigest() for one in told]
+
+
 def write_card(out: Path, card: Mapping[str, Any]) -> Path:
     """Write `card.json` and `card.md` into a folder; returns the path of the JSON."""
     out.mkdir(parents=True, exist_ok=True)
-    marks = card["marks"]
-    slim = json.dumps({**card, "marks": None}, ensure_ascii=False, indent=1)
-    packed = json.dumps(marks, ensure_ascii=False, separators=(",", ":"))
-    _replace(out / "card.json", slim.replace('"marks": null', f'"marks": {packed}', 1) + "\n")
+    slim = json.dumps({**card, "items": None, "marks": None}, ensure_ascii=False, indent=1)
+    for key in ("items", "marks"):
+        packed = json.dumps(card[key], ensure_ascii=False, separators=(",", ":"))
+        slim = slim.replace(f'\n "{key}": null', f'\n "{key}": {packed}', 1)
+    _replace(out / "card.json", slim + "\n")
     _replace(out / "card.md", page(card))
     return out / "card.json"
 

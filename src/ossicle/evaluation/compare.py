@@ -6,6 +6,9 @@
                of its own and marks are 0 or 1; corrected for the number of tasks by Holm's method
     smallest   = (1.96 + 0.84) · standard error of delta: seen with probability 0.8 at 5 %
 
+Two items are one where both cards were measured on the same questions, or where question, truth and sound of that item
+are the same; its key alone says nothing, as composed tasks only number what they draw.
+
 Items of one cluster (the rotations of a question, the clips of a recording) are alike, so they swap together. With
 fewer than `MIN_CLUSTERS` clusters items are taken as independent, and flagged.
 
@@ -99,48 +102,84 @@ def compare_cards(
         question: Key of an item → what it asks; items that ask the same are never taken as independent.
 
     Returns:
-        `tasks`: name → `delta`, `ci95`, `p`, `p_holm`, `smallest_detectable`, `n`, `better`; `only_in_first`,
-        `only_in_second`: tasks without a partner; `same_data`: whether both were measured on the same questions.
+        `tasks`: name → `delta`, `ci95`, `p`, `p_holm`, `smallest_detectable`, `n`, `left_out` (items without a
+        partner), `better`; `only_in_first`, `only_in_second`: tasks without a partner; `unshared`: tasks of both
+        without an item in common; `same_data`: whether both were measured on the same questions.
 
     Raises:
-        DataError: No task in common, or no item in common in a task.
+        DataError: No task or no item in common.
     """
     both = [name for name in first["marks"] if name in second["marks"]]
     if not both:
         raise DataError(
             f"the cards have no task in common: {', '.join(first['marks'])} against {', '.join(second['marks'])}"
         )
-    tasks = {name: _compare_task(name, first, second, seed, question) for name in both}
+    pairs = {name: _pairs(name, first, second) for name in both}
+    tasks = {name: _compare_task(name, pairs[name], first, second, seed, question) for name in both if pairs[name]}
+    if not tasks:
+        told = all(card.get("items") for card in (first, second))
+        raise DataError(
+            f"{', '.join(both)}: the cards share no item; they were measured on other clips, questions, seeds or limits"
+            + ("" if told else ", or before cards told items apart: run `ossicle eval` again")
+        )
     for name, value in holm({name: task["p"] for name, task in tasks.items()}).items():
         tasks[name]["p_holm"] = value
     return {
         "tasks": tasks,
         "only_in_first": sorted(set(first["marks"]) - set(both)),
         "only_in_second": sorted(set(second["marks"]) - set(both)),
+        "unshared": sorted(set(both) - set(tasks)),
         "same_data": first["dataset"] == second["dataset"],
     }
 
 
+def _counted(name: str, card: Mapping[str, Any]) -> list[str]:
+    """Return the rows that enter a task's value."""
+    return card.get("counted", {}).get(name) or list(card["marks"][name])
+
+
+def _pairs(name: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, list[tuple[Any, Any]]]:
+    """Return the marks of the same items on both cards, of each row that has some."""
+    same = first["dataset"] == second["dataset"]
+    found = {}
+    for row in _counted(name, first):
+        mine, others = _told(name, row, first), _told(name, row, second)
+        pairs = [
+            (mark, others[key][0])
+            for key, (mark, told) in mine.items()
+            if key in others and (same or (told and told == others[key][1]))
+        ]
+        if pairs:
+            found[row] = pairs
+    return found
+
+
+def _told(name: str, row: str, card: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
+    """Return key → mark, and the hash of what is asked; older cards have none."""
+    marks = card["marks"][name].get(row, [])
+    told = card.get("items", {}).get(name, {}).get(row) or [""] * len(marks)
+    return {mark[0]: (mark, one) for mark, one in zip(marks, told, strict=True)}
+
+
 def _compare_task(
-    name: str, first: Mapping[str, Any], second: Mapping[str, Any], seed: int, question: Callable[[str], str]
+    name: str,
+    pairs: Mapping[str, list[tuple[Any, Any]]],
+    first: Mapping[str, Any],
+    second: Mapping[str, Any],
+    seed: int,
+    question: Callable[[str], str],
 ) -> dict[str, Any]:
     columns, clusters, questions = [], [], []
-    counted = first.get("counted", {}).get(name) or list(first["marks"][name])
-    rows = [row for row in counted if row in second["marks"][name]]
-    missing = 0
-    for index, row in enumerate(rows):
-        other = {mark[0]: mark for mark in second["marks"][name][row]}
-        for key, credit, weight, cluster in first["marks"][name][row]:
-            if key not in other:
-                missing += 1
-                continue
-            line = np.zeros(4 * len(rows))
-            line[4 * index : 4 * index + 4] = credit, weight, other[key][1], other[key][2]
+    for index, (row, marks) in enumerate(pairs.items()):
+        for (key, credit, weight, cluster), other in marks:
+            line = np.zeros(4 * len(pairs))
+            line[4 * index : 4 * index + 4] = credit, weight, other[1], other[2]
             columns.append(line)
             clusters.append(str(cluster))
             questions.append(f"{row}/{question(key)}")
-    if not columns:
-        raise DataError(f"task '{name}': the cards share no item; they were measured on other clips, seeds or limits")
+    either = {
+        (row, mark[0]) for card in (first, second) for row in _counted(name, card) for mark in card["marks"][name][row]
+    }
     table = np.stack(columns)
     delta = float(_delta(table.sum(0, keepdims=True))[0])
     flagged = len(set(clusters)) < min(MIN_CLUSTERS, len(set(questions)))
@@ -155,17 +194,18 @@ def _compare_task(
         "p": swapped_signs(_differences(table, groups)),
         "smallest_detectable": float(Z_80_PERCENT_POWER * drawn.std(ddof=1)),
         "n": len(columns),
-        "left_out": missing,
+        "left_out": len(either) - len(columns),
         "better": "second" if sign > 0 else "first" if sign < 0 else "neither",
         "too_few_clusters": flagged,
     }
 
 
 def _delta(sums: np.ndarray) -> np.ndarray:
-    """Return the mean over rows of value(second) − value(first), for (R, 4·rows) sums."""
+    """Return the mean over rows of value(second) − value(first), for (R, 4·rows) sums; rows without weight are out."""
     shares = sums.reshape(len(sums), -1, 4)
+    there = (shares[..., [1, 3]] > 0).any(2).sum(1)
     weights = np.maximum(shares[..., [1, 3]], 1e-12)
-    return (shares[..., 2] / weights[..., 1] - shares[..., 0] / weights[..., 0]).mean(1)
+    return (shares[..., 2] / weights[..., 1] - shares[..., 0] / weights[..., 0]).sum(1) / np.maximum(there, 1)
 
 
 def _differences(table: np.ndarray, groups: Sequence[str]) -> np.ndarray:
@@ -180,7 +220,8 @@ def _differences(table: np.ndarray, groups: Sequence[str]) -> np.ndarray:
     values = (totals[:, 0] + totals[:, 2]) / weights
     moved = shares[..., 2] - shares[..., 0] - values * (shares[..., 3] - shares[..., 1])  # (items, rows)
     _, index = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    return np.bincount(index, weights=(2 * moved / weights).sum(1) / shares.shape[1])
+    there = (totals[:, [1, 3]] > 0).any(1).sum()
+    return np.bincount(index, weights=(2 * moved / weights).sum(1) / max(1, there))
 
 
 def comparison_table(result: Mapping[str, Any]) -> str:
@@ -194,4 +235,10 @@ def comparison_table(result: Mapping[str, Any]) -> str:
         )
     if not result["same_data"]:
         lines.append("The cards were measured on different questions; only the items that both hold were compared.")
+    left_out = [f"{task['left_out']} of {name}" for name, task in result["tasks"].items() if task["left_out"]]
+    left_out += [f"all of {name}" for name in result["unshared"]]
+    if left_out:
+        lines.append(
+            f"Items left out, asked by one card only or with another question, truth or sound: {', '.join(left_out)}."
+        )
     return "\n".join(lines)

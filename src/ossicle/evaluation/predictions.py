@@ -15,17 +15,17 @@ from ossicle.data.rows import numbered_lines
 from ossicle.errors import DataError
 from ossicle.evaluation.answers import AnswerStore
 from ossicle.evaluation.controls import asked
-from ossicle.evaluation.task import Task
+from ossicle.evaluation.task import Sound, Task
+from ossicle.types import SAMPLE_RATE_HZ
 
 MOST_NAMED = 5
 
 
 def write_questions(path: Path, tasks: Iterable[Task]) -> int:
     """Write every question with its id and sound; composed sounds are written as FLAC beside the file."""
-    import soundfile
-
     folder = path.with_suffix("")
     count = 0
+    written: set[Path] = set()  # several questions are about one sound
     with path.open("w", encoding="utf-8") as file:
         for task in tasks:
             for item in task.items:
@@ -33,13 +33,23 @@ def write_questions(path: Path, tasks: Iterable[Task]) -> int:
                 audio = sound.path
                 if audio is None:
                     audio = folder / task.spec.task / f"{item.audio}.flac"
-                    if not audio.is_file():
-                        audio.parent.mkdir(parents=True, exist_ok=True)
-                        soundfile.write(audio, sound.load().samples, 16000)
+                    if audio not in written:
+                        _write_flac(audio, sound)
+                        written.add(audio)
                 row = {"id": item.key, "audio": str(audio), "question": item.question}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 count += 1
     return count
+
+
+def _write_flac(path: Path, sound: Sound) -> None:
+    """Write a sound in place of an older run's, whose compositions have the same names."""
+    import soundfile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.writing")
+    soundfile.write(aside, sound.load().samples, SAMPLE_RATE_HZ, format="FLAC")
+    aside.replace(path)
 
 
 def read_predictions(path: Path, tasks: Iterable[Task], store: AnswerStore) -> None:

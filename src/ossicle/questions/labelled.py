@@ -219,10 +219,12 @@ def _compare(measure: Callable[[Clip], float | None], apart: Callable[[float, fl
 def _same_label(clip: Clip, corpus: Corpus, rng: Random, paper: bool, templates: Templates) -> Asked | None:
     if len(clip.labels) != 1 or not corpus.pool:
         return None
-    want = rng.random() < 0.5
+    want, mine = rng.random() < 0.5, set(clip.labels)
     for _ in range(TRIES * 4):
         other = corpus.pool[rng.randrange(len(corpus.pool))]
-        if other.source == clip.source and other.labels and (other.labels == clip.labels) is want:
+        theirs = set(other.labels)
+        fits = theirs == mine if want else theirs.isdisjoint(mine)  # what shares some labels is neither
+        if other.source == clip.source and theirs and fits:
             if other.key == clip.key:
                 continue
             return Asked("Yes." if want else "No.", "yes" if want else "no", other=other)

@@ -179,8 +179,11 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Name of row and seed, fit for a folder."""
-        return f"{re.sub(r'[^A-Za-z0-9.]+', '-', self.row.name).strip('-')}-s{self.seed}"
+        """Name of row and seed, fit for a folder; rows whose names are alike there are told apart by a hash."""
+        name = self.row.name
+        clean = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
+        mark = "" if clean == name else f"-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
+        return f"{clean}{mark}-s{self.seed}".strip("-")
 
 
 def shipped() -> list[str]:
@@ -274,6 +277,12 @@ def jobs_of(study: StudyConfig, folder: Path) -> list[Job]:
             jobs.append(Job(row=row, seed=seed, loaded=loaded))
     ranks = {seed: rank for rank, seed in enumerate(dict.fromkeys([*study.seeds, *study.headline_seeds]))}
     return sorted(jobs, key=lambda job: ranks[job.seed])
+
+
+def recipe_mark(loaded: Loaded, *, shrink: bool) -> str:
+    """Return a hash of what a row is: its whole recipe, and whether generators make less."""
+    text = json.dumps([config.dump(loaded.recipe), shrink])
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
 def data_mark(loaded: Loaded) -> str:

@@ -15,13 +15,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ossicle import config
 from ossicle.data.rows import read_appended
 from ossicle.evaluation.models import open_model
 from ossicle.evaluation.run import Setting, run_suite
 from ossicle.evaluation.task import suite_specs
 from ossicle.study.budget import Cost
-from ossicle.study.plan import Job, Measure, data_mark
-from ossicle.training.run import Run
+from ossicle.study.plan import Job, Measure, data_mark, recipe_mark
+from ossicle.training.run import Run, same_recipe
 
 KEPT = ("metric", "value", "ci95", "n", "blind", "shuffled", "majority", "gain", "error")
 
@@ -73,6 +74,7 @@ def run_job(job: Job, cost: Cost, place: Place, tell: Callable[[str], None]) -> 
         "labels": job.row.labels,
         "key": job.key,
         "data": data_mark(job.loaded),
+        "recipe": recipe_mark(job.loaded, shrink=place.shrink),
         "cost": asdict(cost),
         "stages": stages,
         "train_s": round(sum(stage["seconds"] for stage in stages), 1),
@@ -86,7 +88,9 @@ def run_job(job: Job, cost: Cost, place: Place, tell: Callable[[str], None]) -> 
 def _trained(job: Job, place: Place, folder: Path, tell: Callable[[str], None]) -> list[dict[str, Any]]:
     """Return the results of the stages, after training what is not trained yet."""
     done = folder / "result.json"
-    if not done.is_file():
+    if done.is_file():
+        same_recipe(folder / "recipe.yaml", config.dump(job.loaded.recipe))
+    else:
         run = Run(job.loaded, folder, device=_device(place.device), shrink=place.shrink, tell=tell)
         run.train(resume=folder.exists())
     stages: list[dict[str, Any]] = json.loads(done.read_text(encoding="utf-8"))["stages"]
@@ -104,11 +108,13 @@ class Rows:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.records: dict[str, dict[str, Any]] = {row["key"]: row for row in read_appended(path)}
+        self.records: dict[tuple[str, int], dict[str, Any]] = {
+            (row["row"], row["seed"]): row for row in read_appended(path)
+        }
 
     def add(self, record: Mapping[str, Any], folder: Path) -> None:
         """Append a record; its run's checkpoints are then no longer needed."""
-        self.records[record["key"]] = dict(record)
+        self.records[record["row"], record["seed"]] = dict(record)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)

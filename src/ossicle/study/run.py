@@ -21,7 +21,7 @@ from ossicle.evaluation.card import read_card
 from ossicle.evaluation.task import suite_specs
 from ossicle.study import budget, engines, report
 from ossicle.study.held_out import root_of
-from ossicle.study.plan import StudyConfig, jobs_of, load_study, unfold
+from ossicle.study.plan import Job, StudyConfig, jobs_of, load_study, recipe_mark, unfold
 from ossicle.study.rows import Place, Rows
 from ossicle.study.verdicts import decide, score, tests_of
 from ossicle.training.shrink import shrink as cut
@@ -83,6 +83,7 @@ def run_study(plan: Plan, tell: Callable[[str], None]) -> dict[str, Any]:
     out = plan.out or Path("studies") / (study.name + ("-shrunk" if plan.shrink else ""))
     _claim(out, study)
     rows = Rows(out / "rows.jsonl")
+    _check_finished(rows, [job for job, _ in settled], shrink=plan.shrink)
     place = Place(
         out=out,
         root=root_of(measure.root, measure.held_out, out / "sets"),
@@ -93,7 +94,7 @@ def run_study(plan: Plan, tell: Callable[[str], None]) -> dict[str, Any]:
     waiting = [
         (job, cost)
         for job, cost in settled
-        if job.key not in rows.records and (not plan.rows or job.row.name in plan.rows)
+        if (job.row.name, job.seed) not in rows.records and (not plan.rows or job.row.name in plan.rows)
     ]
     tell(f"{len(settled)} runs, {len(rows.records)} finished before, {len(waiting)} to do, in {out}")
     for record in run_rows(waiting, place, tell):
@@ -165,6 +166,17 @@ def _check_rows(wanted: tuple[str, ...], study: StudyConfig) -> None:
     for name in wanted:
         if name not in names:
             raise ConfigError(f"--row '{name}': the study has no such row; {suggest(name, names)}")
+
+
+def _check_finished(rows: Rows, jobs: list[Job], *, shrink: bool) -> None:
+    """Refuse rows that another recipe or size finished; older records do not say theirs and are taken as they are."""
+    for job in jobs:
+        mark = recipe_mark(job.loaded, shrink=shrink)
+        if rows.records.get((job.row.name, job.seed), {}).get("recipe", mark) != mark:
+            raise ConfigError(
+                f"{rows.path}: row '{job.row.name}', seed {job.seed}, was finished with another recipe, "
+                "or with or without --shrink; use --out"
+            )
 
 
 def _claim(out: Path, study: StudyConfig) -> None:

@@ -36,6 +36,7 @@ Cards = Mapping[int, Mapping[str, Any]]
 def pooled(cards: Cards, seeds: Iterable[int], outside: Sequence[str]) -> dict[str, Any]:
     """Return one card of several seeds' marks, with the pooled task `all` first."""
     marks: dict[str, dict[str, list[Any]]] = {ALL: {}}
+    items: dict[str, dict[str, list[str]]] = {ALL: {}}
     counted: dict[str, list[str]] = {ALL: []}
     metrics = {ALL: {"metric": "mean"}}
     for seed in seeds:
@@ -46,15 +47,18 @@ def pooled(cards: Cards, seeds: Iterable[int], outside: Sequence[str]) -> dict[s
             counted[task] = kinds
             for kind, given in rows.items():
                 named = [[f"{seed}/{key}", credit, weight, f"{task}/{group}"] for key, credit, weight, group in given]
+                told = card.get("items", {}).get(task, {}).get(kind) or [""] * len(given)
                 marks.setdefault(task, {}).setdefault(kind, []).extend(named)
+                items.setdefault(task, {}).setdefault(kind, []).extend(told)
                 if kind in kinds and task not in outside and metrics[task]["metric"] not in LOWER_IS_BETTER:
                     marks[ALL].setdefault(f"{task}/{kind}", []).extend(named)
+                    items[ALL].setdefault(f"{task}/{kind}", []).extend(told)
                     counted[ALL].append(f"{task}/{kind}")
     counted[ALL] = list(dict.fromkeys(counted[ALL]))
     if not marks[ALL]:
         del marks[ALL], metrics[ALL]
-    dataset = [cards[seed]["dataset"] for seed in sorted(cards)][:1]
-    return {"marks": marks, "counted": counted, "tasks": metrics, "dataset": dataset}
+    dataset = [cards[seed]["dataset"] for seed in sorted(cards)]
+    return {"items": items, "marks": marks, "counted": counted, "tasks": metrics, "dataset": dataset}
 
 
 def score(cards: Cards, outside: Sequence[str]) -> dict[str, Any]:

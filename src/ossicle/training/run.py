@@ -194,7 +194,7 @@ class Run:
             self.tell(f"{self.out}: nothing to resume yet, starting from the beginning")
             self._claim(resolved)
         else:
-            _same_recipe(written, resolved)
+            same_recipe(written, resolved)
             if checkpoint.newest(self.out / "checkpoints") is None:
                 self.tell(f"{self.out}: stopped before its first checkpoint, starting from the beginning")
 
@@ -354,8 +354,12 @@ def _sources_of(mix: Mix | None) -> dict[str, Source]:
     return dict(zip(mix.names, mix.sources, strict=True)) if mix is not None else {}
 
 
-def _same_recipe(written: Path, resolved: str) -> None:
-    """Refuse to go on with another recipe than the one the run began with."""
+def same_recipe(written: Path, resolved: str) -> None:
+    """Refuse to go on with another recipe than the one the run began with.
+
+    Raises:
+        ConfigError: Names the first line that differs.
+    """
     before = written.read_text(encoding="utf-8")
     if before != resolved:
         pairs = zip(before.splitlines(), resolved.splitlines(), strict=False)
