@@ -173,7 +173,14 @@ def test_answers_can_be_drawn_as_ltu_as_draws_them(tiny_root, tmp_path):
     )
     assert "temperature 0.1, top_k 500" in card["decoding"]
     assert f"- decoding: {card['decoding']}; normaliser" in (tmp_path / "a" / "card.md").read_text()
-    drawn = {"do_sample": True, "temperature": 0.1, "top_k": 500, "top_p": 0.95, "repetition_penalty": 1.1}
+    drawn = {
+        "do_sample": True,
+        "temperature": 0.1,
+        "top_k": 500,
+        "top_p": 0.95,
+        "repetition_penalty": 1.1,
+        "num_beams": 1,
+    }
     assert asked
     assert all(options == {**drawn, "max_new_tokens": 400} for options in asked)
     with pytest.raises(ConfigError, match="greedy"):
