@@ -41,7 +41,7 @@ demo: $(READY)
 	@$(BIN)/ossicle demo $(if $(AUDIO),"$(AUDIO)")
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 matrix: $(READY)
 	@EXTRAS="$(EXTRAS),ray,captions" sh .ci/setup $(VENV)
