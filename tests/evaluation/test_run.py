@@ -14,7 +14,7 @@ import pytest
 from evaluation.conftest import write_set
 from evaluation.doubles import Deaf, Oracle, Said, phrase
 from ossicle.errors import ConfigError, DataError
-from ossicle.evaluation import composed
+from ossicle.evaluation import composed, text_only
 from ossicle.evaluation.answers import AnswerStore, Request, read_header
 from ossicle.evaluation.builders import build
 from ossicle.evaluation.card import read_card
@@ -359,6 +359,8 @@ def test_a_suite_that_there_is_not_is_told_before_a_folder_that_there_is_not(tmp
 def test_scoring_a_run_of_an_own_task_again_needs_its_file(tiny_root, tmp_path, monkeypatch, capsys):
     from ossicle.cli.app import run
 
+    few = text_only.questions()[:8]
+    monkeypatch.setattr(text_only, "questions", lambda: few)
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text(
         "task: mine\nsource: {set: fsdd}\nrows:\n  digit: {truth: label, questions: ['Which digit?']}\n"
