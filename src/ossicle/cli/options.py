@@ -15,6 +15,7 @@ import typer
 
 from ossicle.errors import ConfigError
 
+PICTURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
 SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
@@ -51,12 +52,12 @@ TranscribeOption = Annotated[
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="A model folder, or a model that ships: nano.")]
 
 
-def check_picture(option: str, path: Path, endings: Sequence[str] = (".png", ".svg", ".pdf")) -> None:
+def check_picture(option: str, path: Path, endings: Sequence[str] = PICTURES) -> None:
     """Raise ConfigError, before any work, where a picture cannot be written by that name.
 
     Example:
         >>> check_picture("--out", Path("demo.png"))
     """
     there = next(folder for folder in path.absolute().parents if folder.exists())
-    if path.suffix not in endings or path.is_dir() or not there.is_dir():
+    if path.suffix.lower() not in endings or path.is_dir() or not there.is_dir():
         raise ConfigError(f"{option} {path}: expected a file's name that ends in {' or '.join(endings)}")
